@@ -1,0 +1,46 @@
+"""The protocol that every backend speaks, and all that the pipeline knows of one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge_restore.cards import ModelCard
+from edge_restore.frames import Frame
+
+
+class Restorer(Protocol):
+    """Takes frames and gives them back restored, in order.
+
+    Life: `open` once, then any number of `submit` and `collect`, then `flush`, then `close`.
+    A backend knows nothing of sources, sinks or queues. It stamps the stage "restore" on each
+    frame's clock: begin when the frame is submitted, end when its restored pixels are on the host.
+    """
+
+    name: str
+    """What reports call it, e.g. "onnxruntime-cpu"."""
+
+    card: ModelCard
+    """The model that it runs, of those it was given."""
+
+    in_flight: int
+    """How many frames may be submitted before one must be collected: 1 on a CPU."""
+
+    def open(self, height: int, width: int) -> None:
+        """Make ready for frames of this size: allocate, warm up.
+
+        Raises:
+            BackendError: the model cannot run here at this size.
+        """
+
+    def submit(self, frame: Frame) -> None:
+        """Begin restoring a frame of the opened size."""
+
+    def collect(self) -> Frame | None:
+        """The oldest submitted frame, restored (same frame, new pixels), or None when
+        fewer than `in_flight` are under way and none is ready."""
+
+    def flush(self) -> list[Frame]:
+        """Every frame still under way, restored, in order."""
+
+    def close(self) -> None:
+        """Give everything back. Safe to call twice."""

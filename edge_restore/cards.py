@@ -1,0 +1,325 @@
+"""Cards: the JSON files that say what a weights file or a model file is and what it was made from.
+
+A card lies beside the file that it describes (``svdn.onnx`` and ``svdn.card.json``) and carries
+its hash. `verify` compares the two before anybody loads the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_restore.errors import CardError
+from edge_restore.files import sha256, write_text
+from edge_restore.json_fields import JsonFields, is_integer
+
+WEIGHTS_SCHEMA = "edge_restore.weights_card/1"
+MODEL_SCHEMA = "edge_restore.model_card/1"
+FORMS = ("camera", "float")
+DEFORMABLE = ("DeformConv", "GridSample", "none")
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A file beside the card: its plain name, SHA-256, and size in bytes where recorded."""
+
+    file: str
+    sha256: str
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean quality over one evaluation set: before (`_input`) and after; PSNR in dB."""
+
+    set: str
+    images: int
+    psnr_input: float
+    ssim_input: float
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class TensorPort:
+    """The graph's input or output; None in `shape` is a dynamic dimension."""
+
+    name: str
+    dtype: str
+    layout: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Greatest difference between ONNX Runtime's and torch's output at one size, in [0, 1]."""
+
+    height: int
+    width: int
+    max_abs_difference: float
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What a safetensors file is: which network, trained how, on what, how good."""
+
+    network: str
+    arguments: Mapping[str, Any]
+    parameters: int
+    multiple: int
+    weights: FileDigest
+    recipe: Mapping[str, Any]
+    data: Mapping[str, Any]
+    training: Mapping[str, Any]
+    scores: tuple[Score, ...]
+    licence: str
+    command: str
+    schema: str = field(default=WEIGHTS_SCHEMA)
+
+    @classmethod
+    def from_json(cls, document: Any, origin: str = "the card") -> WeightsCard:
+        """The card in a decoded JSON object.
+
+        Raises:
+            CardError: the object is not a weights card; lists everything that is wrong.
+        """
+        fields = JsonFields(document)
+        schema = fields.choice("schema", (WEIGHTS_SCHEMA,))
+        data, training = fields.child("data"), fields.child("training")
+        data.digest("pack_sha256")
+        data.items("files", lambda item: isinstance(item, str), "strings")
+        training.integer("steps", 0)
+        training.number("minutes")
+        training.text("machine")
+        training.text("torch")
+        card = cls(
+            schema=schema,
+            network=fields.text("network"),
+            arguments=fields.child("arguments").document,
+            parameters=fields.integer("parameters", 1),
+            multiple=fields.integer("multiple", 1),
+            weights=_file(fields.child("weights")),
+            recipe=fields.child("recipe").document,
+            data=data.document,
+            training=training.document,
+            scores=fields.sequence("scores", _score),
+            licence=fields.text("licence"),
+            command=fields.text("command"),
+        )
+        _finish(fields, origin)
+        return card
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as a JSON object, schema first."""
+        return _document(self)
+
+    @classmethod
+    def read(cls, path: str | Path) -> WeightsCard:
+        """The card in the file `path`; CardError when it is missing or malformed."""
+        return cls.from_json(_load(Path(path)), f"'{path}'")
+
+    def write(self, path: str | Path) -> None:
+        """Write the card to `path`, whole or not at all."""
+        _write(self, path)
+
+    @property
+    def described(self) -> FileDigest:
+        """The file that this card is about."""
+        return self.weights
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What an ONNX file is: which network, its input and output, from which weights, how good.
+
+    `form` "camera" takes and gives uint8 NHWC RGB; "float" takes and gives float32 NCHW RGB in
+    [0, 1]. Height and width of the graph's input must be multiples of `multiple`.
+    """
+
+    name: str
+    network: str
+    task: str
+    form: str
+    deformable: str
+    opset: int
+    multiple: int
+    input: TensorPort
+    output: TensorPort
+    onnx: FileDigest
+    weights: FileDigest
+    parameters: int
+    parity: tuple[Parity, ...]
+    scores: tuple[Score, ...]
+    licence: str
+    command: str
+    schema: str = field(default=MODEL_SCHEMA)
+
+    @classmethod
+    def from_json(cls, document: Any, origin: str = "the card") -> ModelCard:
+        """The card in a decoded JSON object.
+
+        Raises:
+            CardError: the object is not a model card; lists everything that is wrong.
+        """
+        fields = JsonFields(document)
+        card = cls(
+            schema=fields.choice("schema", (MODEL_SCHEMA,)),
+            name=fields.text("name"),
+            network=fields.text("network"),
+            task=fields.text("task"),
+            form=fields.choice("form", FORMS),
+            deformable=fields.choice("deformable", DEFORMABLE),
+            opset=fields.integer("opset", 1),
+            multiple=fields.integer("multiple", 1),
+            input=_port(fields.child("input")),
+            output=_port(fields.child("output")),
+            onnx=_file(fields.child("onnx")),
+            weights=_file(fields.child("weights")),
+            parameters=fields.integer("parameters", 1),
+            parity=fields.sequence("parity", _parity),
+            scores=fields.sequence("scores", _score),
+            licence=fields.text("licence"),
+            command=fields.text("command"),
+        )
+        _finish(fields, origin)
+        return card
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as a JSON object, schema first."""
+        return _document(self)
+
+    @classmethod
+    def read(cls, path: str | Path) -> ModelCard:
+        """The card in the file `path`; CardError when it is missing or malformed."""
+        return cls.from_json(_load(Path(path)), f"'{path}'")
+
+    def write(self, path: str | Path) -> None:
+        """Write the card to `path`, whole or not at all."""
+        _write(self, path)
+
+    @property
+    def described(self) -> FileDigest:
+        """The file that this card is about."""
+        return self.onnx
+
+
+def card_path(described: str | Path) -> Path:
+    """Where the card of a file lies: ``svdn.onnx`` -> ``svdn.card.json`` in the same folder."""
+    return Path(described).with_suffix(".card.json")
+
+
+def verify(path: str | Path) -> WeightsCard | ModelCard:
+    """Read the card at `path` and make sure that the file it describes is the one beside it.
+
+    Raises:
+        CardError: the card is missing or malformed, or its file is missing or has another hash.
+    """
+    path = Path(path)
+    document = _load(path)
+    is_model = isinstance(document, dict) and document.get("schema") == MODEL_SCHEMA
+    card = (ModelCard if is_model else WeightsCard).from_json(document, f"'{path}'")
+    described = path.parent / card.described.file
+    if not described.is_file():
+        raise CardError(
+            f"'{path}' describes '{card.described.file}', which is not beside it",
+            expected=f"the file '{described}'",
+            mend="copy the file and its card together",
+        )
+    digest = sha256(described)
+    if digest != card.described.sha256:
+        raise CardError(
+            f"'{described}' does not match its card: its SHA-256 is {digest}",
+            expected=f"{card.described.sha256}, as '{path.name}' says",
+            mend="copy the file and its card again from where they were made, or export anew; "
+            "do not load a file that somebody may have changed",
+        )
+    return card
+
+
+def _finish(fields: JsonFields, origin: str) -> None:
+    if fields.errors:
+        raise CardError(
+            f"{origin} is not a card that can be used:{fields.listing()}",
+            expected=f"a JSON object of schema {WEIGHTS_SCHEMA} or {MODEL_SCHEMA}",
+            mend="use the card that was written with the file, or write both anew "
+            "with `python -m train` or `python -m export`",
+        )
+
+
+def _file(fields: JsonFields) -> FileDigest:
+    recorded = fields.document.get("bytes") is not None
+    size = fields.integer("bytes", 0) if recorded else None
+    return FileDigest(fields.file_name("file"), fields.digest("sha256"), size)
+
+
+def _score(fields: JsonFields) -> Score:
+    return Score(
+        set=fields.text("set"),
+        images=fields.integer("images", 1),
+        psnr_input=fields.number("psnr_input"),
+        ssim_input=fields.number("ssim_input"),
+        psnr=fields.number("psnr"),
+        ssim=fields.number("ssim"),
+    )
+
+
+def _parity(fields: JsonFields) -> Parity:
+    return Parity(
+        height=fields.integer("height", 1),
+        width=fields.integer("width", 1),
+        max_abs_difference=fields.number("max_abs_difference"),
+    )
+
+
+def _port(fields: JsonFields) -> TensorPort:
+    shape = fields.take(
+        "shape",
+        "a list of four positive integers or nulls",
+        lambda v: (
+            isinstance(v, list)
+            and len(v) == 4
+            and all(n is None or (is_integer(n) and n > 0) for n in v)
+        ),
+        [None] * 4,
+    )
+    return TensorPort(
+        name=fields.text("name"),
+        dtype=fields.choice("dtype", ("uint8", "float32")),
+        layout=fields.choice("layout", ("NHWC", "NCHW")),
+        shape=tuple(shape),
+    )
+
+
+def _document(card: WeightsCard | ModelCard) -> dict[str, Any]:
+    fields = asdict(card)
+    document: dict[str, Any] = {"schema": fields.pop("schema"), **fields}
+    for value in document.values():
+        if isinstance(value, dict) and "sha256" in value and value.get("bytes", 0) is None:
+            del value["bytes"]  # not recorded
+    # asdict keeps tuples; through JSON they become lists, as a reader would see them
+    return dict(json.loads(json.dumps(document, allow_nan=False)))
+
+
+def _write(card: WeightsCard | ModelCard, path: str | Path) -> None:
+    write_text(path, json.dumps(card.to_json(), indent=2, ensure_ascii=False) + "\n")
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CardError(
+            f"there is no card '{path}'",
+            expected="a card beside the file that it describes",
+            mend="copy the card with its file, or write it anew "
+            "with `python -m train` or `python -m export`",
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CardError(
+            f"'{path}' cannot be read as a card: {error}",
+            expected="a JSON file",
+            mend="copy it again from where it was made",
+        ) from error

@@ -1,0 +1,47 @@
+"""``edge-restore doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+CANNOT_RUN = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--json", action="store_true", help="print JSON, not a list")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Tell what this machine can run, and what is missing for the rest.
+
+    The exit code is 0 when `edge-restore run` can work here, and 2 when it cannot.
+    """
+    from edge_restore import diagnosis
+    from edge_restore.machine import library_versions, this_machine
+
+    checks = diagnosis.diagnose()
+    machine = this_machine()
+    ready = all(check.ok for check in checks if check.required)
+    if options.json:
+        document = {
+            "ready": ready,
+            "machine": machine.to_json(),
+            "versions": library_versions(),
+            "checks": [asdict(check) for check in checks],
+        }
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return 0 if ready else CANNOT_RUN
+    print(f"{machine.cpu}, {machine.cores} cores, {machine.memory_mib} MiB")
+    print(f"{machine.system}, Python {machine.python}")
+    print(f"GPU: {', '.join(machine.gpus) or 'none that an NVIDIA driver shows'}\n")
+    for check in checks:
+        state = "ok" if check.ok else ("MISSING" if check.required else "no")
+        print(f"{state:<8}{check.name}: {check.detail}")
+        if check.mend:
+            print(f"{'':8}  {check.mend}")
+    print()
+    print("`edge-restore run` works here" if ready else "`edge-restore run` cannot work here yet")
+    return 0 if ready else CANNOT_RUN

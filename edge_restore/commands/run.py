@@ -1,0 +1,163 @@
+"""``edge-restore run``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
+from edge_restore.errors import OptionError
+
+if TYPE_CHECKING:
+    from edge_restore.report.latency_report import LatencyReport
+
+DAMAGED_SOURCE = 2
+"""Exit code when the source could not be read to its end; what could be read was restored."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("source", metavar="SOURCE", help="the video to restore")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="the video to write (.mp4, .mov)"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the latency report: .json for programs, .html for people",
+    )
+    parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--json", action="store_true", help="print the latency report as JSON, not as a table"
+    )
+    add_restorer_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Restore a video.
+
+    Size, frame times, rotation, colours, sound and tags are those of SOURCE. The output appears
+    under its name when it is complete. Ctrl-C ends early: the frames restored so far are kept as
+    a playable file; a second Ctrl-C ends at once and keeps nothing.
+    """
+    from edge_restore import pipeline
+    from edge_restore.files import check_writable
+    from edge_restore.latency import table
+    from edge_restore.progress import Progress
+    from edge_restore.report.run_report import run_report
+    from edge_restore.sinks import open_sink
+    from edge_restore.sources import open_source
+
+    check_writable(options.out)
+    _check_report(options)
+    restorer = create_restorer(options)
+    with open_source(options.source, max_frames=options.max_frames) as source:
+        info = source.info
+        with _stop_on_signal() as stop:
+            sink = open_sink(options.out, info, source_path=Path(options.source))
+            with Progress(info.frames, "restoring") as progress:
+                result = pipeline.run(
+                    source, restorer, sink, on_frame=lambda _: progress.advance(), stop=stop.event
+                )
+        report = run_report(
+            result,
+            source=str(options.source),
+            size=(info.height, info.width),
+            restorer=restorer,
+        )
+        damaged = bool(source.warnings)
+    for warning in result.warnings:
+        print(f"edge-restore: warning: {warning}", file=sys.stderr)
+    if options.report:
+        _write_report(report, options.report)
+    if options.json:
+        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+    else:
+        print(table(result.stages))
+        print(f"{report.frames_per_second:.2f} frames/s by {restorer.name}, {restorer.card.name}")
+        _print_accounts(report)
+    print(_outcome(options.out, report), file=sys.stderr)
+    if result.interrupted:
+        return 128 + stop.signal_number
+    return DAMAGED_SOURCE if damaged else 0
+
+
+class _Stop:
+    """Set by the first signal; the second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.signal_number = int(signal.SIGINT)
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.event.is_set():
+            raise KeyboardInterrupt
+        self.signal_number = number
+        self.event.set()
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[_Stop]:
+    """Turn Ctrl-C and a polite kill into an event while the block runs."""
+    stop = _Stop()
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _check_report(options: argparse.Namespace) -> None:
+    from edge_restore.files import check_writable
+
+    path: Path | None = options.report
+    if path is None:
+        return
+    if path.suffix.lower() not in (".json", ".html"):
+        raise OptionError(
+            f"the report '{path}' has the suffix '{path.suffix}'",
+            expected=".json or .html, which chooses the report's form",
+            mend="name it, for example, report.html",
+        )
+    if path.resolve() in (Path(options.source).resolve(), options.out.resolve()):
+        raise OptionError(
+            f"the report '{path}' is the source or the output itself",
+            expected="a file of its own",
+            mend="give --report another name",
+        )
+    check_writable(path)
+
+
+def _write_report(report: LatencyReport, path: Path) -> None:
+    from edge_restore.files import write_text
+    from edge_restore.report.page import html_page
+
+    if path.suffix.lower() == ".json":
+        report.write(path)
+    else:
+        write_text(path, html_page(report, title="Restoration report"))
+
+
+def _print_accounts(report: LatencyReport) -> None:
+    dropped = "".join(f", {n} dropped ({cause})" for cause, n in report.drops.items())
+    print(f"{report.frames_in} frames in, {report.frames_out} out{dropped}")
+
+
+def _outcome(out: Path, report: LatencyReport) -> str:
+    """What stands at the output's place now, in words."""
+    frames = "1 frame" if report.frames_out == 1 else f"{report.frames_out} frames"
+    if not report.interrupted:
+        return f"wrote '{out}': {frames}"
+    if report.frames_out:
+        return f"interrupted: '{out}' is complete and playable, with the first {frames}"
+    return f"interrupted before the first frame was restored: '{out}' was not written"

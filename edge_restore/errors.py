@@ -1,0 +1,93 @@
+"""The one exception tree.
+
+::
+
+    EdgeRestoreError
+    ├── UserError            what was given cannot be used; exit code 2, no traceback
+    │   ├── SourceError      a video, camera or folder that cannot be read
+    │   ├── SinkError        an output that cannot be written
+    │   ├── ModelError       a model file or name that is not ours
+    │   ├── CardError        a card that is malformed or does not match its file
+    │   ├── BackendError     a backend that is unknown or cannot run here
+    │   ├── DataError        training or evaluation data that cannot be used
+    │   ├── RecipeError      a training recipe with unknown, missing or bad keys
+    │   ├── OptionError      an option's value that makes no sense
+    │   └── DependencyError  an optional package that is not installed
+    └── InternalError        our own bug; exit code 1, with a traceback
+
+Every `UserError` says three things: what was found, what was expected, how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class EdgeRestoreError(Exception):
+    """Base of every exception that this project raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(EdgeRestoreError):
+    """What the user gave cannot be used.
+
+    Args:
+        found: what is there, naming the file or the value.
+        expected: what would have been usable.
+        mend: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, found: str, *, expected: str, mend: str) -> None:
+        self.found = found
+        self.expected = expected
+        self.mend = mend
+        super().__init__(f"{found}\n  expected: {expected}\n  to mend:  {mend}")
+
+
+class SourceError(UserError):
+    """A video, camera or folder that cannot be read."""
+
+
+class SinkError(UserError):
+    """An output that cannot be written."""
+
+
+class ModelError(UserError):
+    """A model file or name that is not ours."""
+
+
+class CardError(UserError):
+    """A card that is malformed or does not match its file."""
+
+
+class BackendError(UserError):
+    """A backend that is unknown or cannot run on this machine."""
+
+
+class DataError(UserError):
+    """Training or evaluation data that cannot be used."""
+
+
+class RecipeError(UserError):
+    """A training recipe with unknown, missing or bad keys."""
+
+
+class OptionError(UserError):
+    """An option's value that makes no sense."""
+
+
+class DependencyError(UserError):
+    """An optional package that is not installed."""
+
+    def __init__(self, package: str, *, needed_for: str, extra: str) -> None:
+        self.package = package
+        super().__init__(
+            f"the package '{package}' is not installed",
+            expected=f"'{package}', which {needed_for} needs",
+            mend=f"pip install 'edge-restore[{extra}]'" if extra else f"pip install {package}",
+        )
+
+
+class InternalError(EdgeRestoreError):
+    """A state that our own code should have made impossible."""

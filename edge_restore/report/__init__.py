@@ -1,0 +1,1 @@
+"""Reports of what was measured: JSON for programs, HTML and PNG for people."""

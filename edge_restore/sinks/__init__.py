@@ -1,0 +1,51 @@
+"""Sinks: where restored frames go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from edge_restore.frames import Frame
+from edge_restore.sources.stream_info import StreamInfo
+
+__all__ = ["Sink", "open_sink"]
+
+
+class Sink(Protocol):
+    """Takes frames in order; what it made stands nowhere before `finish`.
+
+    Life: any number of `write`, then `finish` or `abort`. Both are safe to call again.
+    """
+
+    warnings: list[str]
+    """What could not be kept of the source."""
+
+    def write(self, frame: Frame) -> None:
+        """Encode a frame and stamp the stage "encode" on its clock.
+
+        Raises:
+            SinkError: the frame cannot be written.
+        """
+
+    def finish(self) -> Path | None:
+        """Publish what was written; where it is now, or None when no frame was written."""
+
+    def abort(self) -> None:
+        """Remove what was written; whatever stood at the output's place is untouched."""
+
+
+def open_sink(path: str | Path, info: StreamInfo, *, source_path: Path | None) -> Sink:
+    """Open the video file `path` for frames of the stream `info`.
+
+    Args:
+        path: an MP4 or QuickTime file, by its suffix.
+        info: what the output shares with the source: size, rate, times, colours, tags.
+        source_path: the file whose sound is copied; None for a silent output.
+
+    Raises:
+        SinkError: no such file can be written.
+        DependencyError: PyAV is not installed.
+    """
+    from edge_restore.sinks.file import FileSink
+
+    return FileSink(Path(path), info, source_path=source_path)

@@ -1,0 +1,240 @@
+"""FileSink: frames as an H.264 video file, with the sound and tags of the source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_restore.errors import DependencyError, InternalError, SinkError
+from edge_restore.files import atomic_path, check_writable
+from edge_restore.frames import Frame
+from edge_restore.sinks.display_matrix import write_display_matrix
+from edge_restore.sinks.source_tracks import SourceTracks
+from edge_restore.sources import colour
+from edge_restore.sources.stream_info import StreamInfo
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+"""Suffixes that can be written, and FFmpeg's names of their containers.
+
+Matroska is not among them: it counts time in milliseconds, so it cannot keep the source's times.
+"""
+
+# These describe the source's file, not its content.
+_STALE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+
+_ENCODER_OPTIONS = {
+    "crf": "16",  # visually lossless: what was restored is not to be blurred again
+    "preset": "veryfast",  # the processor is the restorer's
+    # Without B-frames decoding order is presentation order, and a sample's duration in the file is
+    # exactly the frame's also when the rate varies.
+    "bf": "0",
+}
+
+
+class FileSink:
+    """An MP4 or QuickTime file with H.264 video.
+
+    The file grows under a temporary name in the same folder and gets its own in `finish`. Size,
+    presentation times, rotation, colour description and tags are those of `info`. When the last
+    frame written is the source's last, all sound is kept; otherwise it ends with the pictures.
+
+    Args:
+        path: the output.
+        info: the stream's properties.
+        source_path: the file whose sound is copied; None for a silent output.
+
+    Raises:
+        SinkError: the suffix is unknown, `path` cannot be written or is the source itself, or its
+            container cannot hold the source's sound.
+        DependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, info: StreamInfo, *, source_path: Path | None) -> None:
+        try:
+            from av.video.reformatter import VideoReformatter
+        except ImportError as error:
+            raise DependencyError("av", needed_for="writing video files", extra="") from error
+        _check_output(path, source_path)
+        self.path = path
+        self.info = info
+        # H.264 halves the colour planes of 4:2:0, which odd sizes do not allow.
+        odd = info.width % 2 or info.height % 2
+        self._pixel_format = "yuv444p" if odd else "yuv420p"
+        self._reformatter = VideoReformatter()
+        self._tracks: SourceTracks | None = None
+        self._last_pts: int | None = None
+        self._result: Path | None = None
+        self._ended = False
+        self._open = ExitStack()
+        with self._reporting(), self._open:
+            self._temporary = self._open.enter_context(atomic_path(path))
+            self._output = self._open.enter_context(self._container())
+            self._video = self._add_video()
+            if source_path is not None:
+                self._tracks = SourceTracks(source_path, self._output, path)
+                self._open.callback(self._tracks.close)
+            self._output.start_encoding()
+            self._open = self._open.pop_all()
+        self.warnings = self._tracks.warnings if self._tracks else []
+
+    def write(self, frame: Frame) -> None:
+        """Encode a frame of the stream's size, later than the one before.
+
+        Raises:
+            SinkError: the frame cannot be written.
+        """
+        frame.clock.begin("encode")
+        if frame.size != (self.info.height, self.info.width):
+            height, width = frame.size
+            raise InternalError(
+                f"a frame of {width}x{height} for a stream of {self.info.width}x{self.info.height}"
+            )
+        with self._reporting():
+            picture = colour.from_rgb(
+                frame.pixels, self.info, self._pixel_format, self._reformatter
+            )
+            picture.pts = round(frame.pts * frame.time_base / self.info.time_base)
+            picture.time_base = self.info.time_base
+            self._last_pts = picture.pts
+            if self._tracks:
+                self._tracks.copy_sound(until=picture.pts * self.info.time_base)
+            for packet in self._video.encode(picture):
+                self._mux(packet)
+        frame.clock.end("encode")
+
+    def finish(self) -> Path | None:
+        """Complete the file and publish it under its name.
+
+        Returns:
+            The output's path, or None when no frame was written: then nothing is left.
+
+        Raises:
+            SinkError: the file cannot be completed; nothing is left of it.
+        """
+        if self._last_pts is None:
+            self.abort()
+        if self._ended or self._last_pts is None:
+            return self._result
+        self._ended = True
+        with self._reporting(), self._open:
+            self._copy_last_sound(self._last_pts)
+            for packet in self._video.encode(None):
+                self._mux(packet)
+            self._output.close()
+            if self.info.display_matrix is not None:
+                write_display_matrix(self._temporary, self.info.display_matrix)
+        self._result = self.path
+        return self._result
+
+    def abort(self) -> None:
+        """Remove what was written. Safe to call again, and after `finish`, when it does nothing."""
+        import av
+
+        if self._ended:
+            return
+        self._ended = True
+        # The reason for giving up is the caller's to report; that the rest of a file which is
+        # removed anyway could not be written is not worth hiding it.
+        with suppress(_Abandoned, av.FFmpegError, OSError), self._open:
+            raise _Abandoned
+
+    def _container(self) -> OutputContainer:
+        import av
+
+        # The track counts time in the source's ticks, and tags may have any name.
+        options = {
+            "movflags": "use_metadata_tags",
+            "video_track_timescale": str(self.info.time_base.denominator),
+        }
+        container = av.open(
+            str(self._temporary),
+            "w",
+            format=SUFFIXES[self.path.suffix.lower()],
+            container_options=options,
+        )
+        container.metadata.update(_kept(self.info.metadata))
+        return container
+
+    def _add_video(self) -> VideoStream:
+        info = self.info
+        video = self._output.add_stream(
+            "libx264",
+            rate=info.rate or Fraction(25),
+            options=_ENCODER_OPTIONS,
+            width=info.width,
+            height=info.height,
+            pix_fmt=self._pixel_format,
+            time_base=info.time_base,
+        )
+        context = video.codec_context
+        context.color_range = info.color_range
+        context.colorspace = info.color_space
+        context.color_primaries = info.color_primaries
+        context.color_trc = info.color_trc
+        if info.sample_aspect_ratio:
+            context.sample_aspect_ratio = info.sample_aspect_ratio
+        video.metadata.update(_kept(info.stream_metadata))
+        return video
+
+    def _mux(self, packet: Packet[VideoStream]) -> None:
+        duration = None
+        if self._tracks and packet.pts is not None:
+            duration = self._tracks.take_duration(packet.pts)
+        # Of all durations the file keeps the last one; the others follow from the times.
+        packet.duration = duration or self.info.ticks_per_frame
+        self._output.mux(packet)
+
+    def _copy_last_sound(self, last_pts: int) -> None:
+        """All sound when the pictures are complete, otherwise to the end of the last picture."""
+        if self._tracks:
+            following = self._tracks.next_picture(last_pts)
+            until = None if following is None else following * self.info.time_base
+            self._tracks.copy_sound(until)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Turn what FFmpeg and the file system report into a SinkError."""
+        import av
+
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise SinkError(
+                f"'{self.path}' cannot be written: {error.strerror or error}",
+                expected="an output that takes the whole video",
+                mend="check the free space in its folder, and the frames' size and times",
+            ) from error
+
+
+class _Abandoned(Exception):
+    """Leaves the open files as a failure does, so that they are removed."""
+
+
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if key not in _STALE_TAGS}
+
+
+def _check_output(path: Path, source_path: Path | None) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise SinkError(
+            f"the output '{path}' has the suffix '{path.suffix}'",
+            expected=f"one of {known}",
+            mend=f"name it e.g. '{path.with_suffix('.mp4')}'",
+        )
+    if source_path is not None and path.exists() and os.path.samefile(path, source_path):
+        raise SinkError(
+            f"the output '{path}' is the source itself",
+            expected="another file",
+            mend="choose another name; the source is never written to",
+        )
+    check_writable(path)

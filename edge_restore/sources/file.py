@@ -1,0 +1,199 @@
+"""FileSource: the frames of a video file, decoded by FFmpeg through PyAV."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from edge_restore.errors import OptionError, SourceError
+from edge_restore.frames import Frame, StageClock
+from edge_restore.sources import colour
+from edge_restore.sources.container import open_container, video_stream
+from edge_restore.sources.iso_boxes import truncation
+from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame, VideoStream
+
+_IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
+class FileSource:
+    """The first video stream of a file that FFmpeg can decode.
+
+    Each iteration reads the file from its beginning. Damaged packets are skipped and a file that
+    was cut off yields the frames that are left; `warnings` then says so.
+
+    Args:
+        path: the video file.
+        max_frames: end after so many frames; None for all.
+
+    Raises:
+        SourceError: the file cannot be read, or holds no video or no frame.
+        OptionError: `max_frames` is less than 1.
+        DependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, *, max_frames: int | None = None) -> None:
+        if max_frames is not None and max_frames < 1:
+            raise OptionError(
+                f"the greatest number of frames is {max_frames}",
+                expected="1 or more",
+                mend="leave the option out to restore the whole video",
+            )
+        self.path = path
+        self.warnings: list[str] = []
+        self._max_frames = max_frames
+        self._open = ExitStack()
+        self.info = self._probe()
+
+    def __iter__(self) -> Iterator[Frame]:
+        from av.video.reformatter import VideoReformatter
+
+        reformatter = VideoReformatter()
+        self.warnings.clear()
+        index, last = 0, None
+        clock = StageClock()
+        clock.begin("decode")
+        for picture in self._pictures():
+            if (picture.height, picture.width) != (self.info.height, self.info.width):
+                raise SourceError(
+                    f"frame {index} of '{self.path}' is {picture.width}x{picture.height}, "
+                    f"the first was {self.info.width}x{self.info.height}",
+                    expected="one size throughout",
+                    mend="cut the video where its size changes, and restore the parts",
+                )
+            pixels = colour.to_rgb(picture, self.info, reformatter)
+            last = self._time(picture, last)
+            clock.end("decode")
+            yield Frame(pixels, index, last, self.info.time_base, clock)
+            index += 1
+            if index == self._max_frames:
+                return
+            clock = StageClock()
+            clock.begin("decode")
+        if cut := truncation(self.path):
+            self.warnings.append(
+                f"'{self.path}' was cut off: {cut}; it ends after the {index} frames that are left"
+            )
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        self._open.close()
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        """Every frame that can be decoded, counting what cannot."""
+        import av
+
+        self.close()
+        container = self._open.enter_context(open_container(self.path))
+        stream = video_stream(container, self.path)
+        stream.thread_type = "AUTO"
+        damaged = 0
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet: Packet[VideoStream] = next(packets)
+            except StopIteration:
+                break
+            except av.FFmpegError as error:
+                self.warnings.append(f"'{self.path}' cannot be read to its end: {error.strerror}")
+                break
+            try:
+                pictures = packet.decode()
+            except av.FFmpegError:
+                damaged += 1
+                continue
+            yield from pictures
+        if damaged:
+            self.warnings.append(
+                f"'{self.path}' has {damaged} damaged packets; frames that need them are missing"
+            )
+
+    def _time(self, picture: VideoFrame, last: int | None) -> int:
+        """The frame's presentation time in ticks, made up only where the file has none.
+
+        Raw streams have no times and AVI has only decoding times; times that stand still or go
+        back occur in damaged files, and no encoder takes them.
+        """
+        pts = picture.pts if picture.pts is not None else picture.dts
+        if last is None:
+            return pts or 0
+        if pts is None:
+            return last + self.info.ticks_per_frame
+        return max(pts, last + 1)
+
+    def _probe(self) -> StreamInfo:
+        """What the file says of itself, and its first frame says of the rest."""
+        with open_container(self.path) as container:
+            stream = video_stream(container, self.path)
+            picture = self._first_picture()
+            rate = stream.guessed_rate or stream.average_rate or None
+            time_base = stream.time_base or Fraction(1, 90000)
+            duration = None
+            if stream.duration:
+                duration = float(stream.duration * time_base)
+            elif container.duration:
+                duration = container.duration / 1e6
+            frames = stream.frames or (round(duration * rate) if duration and rate else None)
+            if self._max_frames is not None:
+                frames = min(frames or self._max_frames, self._max_frames)
+            rgb = picture.format.is_rgb
+            full = picture.color_range == colour.FULL or picture.format.name.startswith("yuvj")
+            info = StreamInfo(
+                width=picture.width,
+                height=picture.height,
+                rate=rate,
+                time_base=time_base,
+                display_matrix=_display_matrix(picture),
+                # The output is YCbCr also where the source was RGB.
+                color_range=colour.LIMITED if rgb else colour.FULL if full else picture.color_range,
+                color_space=UNSPECIFIED if rgb else picture.colorspace,
+                color_primaries=picture.color_primaries,
+                color_trc=picture.color_trc,
+                sample_aspect_ratio=stream.sample_aspect_ratio or None,
+                frames=frames,
+                duration=duration,
+                has_audio=bool(container.streams.audio),
+                metadata=dict(container.metadata),
+                stream_metadata=dict(stream.metadata),
+            )
+        return info
+
+    def _first_picture(self) -> VideoFrame:
+        try:
+            for picture in self._pictures():
+                return picture
+        finally:
+            self.close()
+            self.warnings.clear()
+        cut = truncation(self.path)
+        raise SourceError(
+            f"no frame of '{self.path}' can be decoded" + (f": {cut}" if cut else ""),
+            expected="a video of at least one frame",
+            mend="copy or record the file again",
+        )
+
+
+def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
+    data: Any = picture.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    matrix = struct.unpack("=9i", bytes(data))
+    return None if matrix == _IDENTITY else matrix

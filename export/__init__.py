@@ -1,0 +1,1 @@
+"""The export room: trained weights in, checked ONNX files with their cards out."""

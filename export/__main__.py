@@ -1,0 +1,117 @@
+"""The command line of the export room: `python -m export`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from edge_restore.cards import FORMS, card_path
+from edge_restore.errors import DependencyError, OptionError, UserError
+
+EPILOG = """\
+examples:
+  python -m export svdn --weights svdn.safetensors --out svdn.onnx --form camera
+  python -m export svdn --weights svdn.safetensors --out svdn-720p.onnx --size 720x1280
+  python -m export svdn --weights svdn.safetensors --out svdn-gs.onnx --deformable GridSample
+
+Height and width of a fixed size are multiples of the network's own; the runtime pads other frames.
+Nothing is written unless ONNX Runtime's output agrees with torch's to 1e-4 on three sizes.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    p = argparse.ArgumentParser(
+        prog="python -m export", description="Export a trained network to ONNX, with a card.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    p.add_argument("network", help="which network, e.g. svdn")
+    p.add_argument(
+        "--weights", type=Path, required=True, help="its .safetensors, with the card beside it"
+    )
+    p.add_argument(
+        "--out", type=Path, required=True, help="the .onnx file to write; its card goes beside it"
+    )
+    p.add_argument(
+        "--form", choices=FORMS, default="float",
+        help="float: float32 NCHW in [0, 1], output not clipped; camera: uint8 NHWC in and out "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    p.add_argument(
+        "--size", default="dynamic", metavar="HxW", help="or dynamic (default: %(default)s)"
+    )
+    p.add_argument(
+        "--deformable", choices=("DeformConv", "GridSample"), default="DeformConv",
+        help="how deformable convolutions are written (default: %(default)s)",
+    )  # fmt: skip
+    p.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
+    p.add_argument("--name", help="what the card calls the model (default: the network's name)")
+    return p
+
+
+def size(text: str) -> tuple[int, int] | None:
+    """(height, width) in "HxW", None for "dynamic".
+
+    Raises:
+        OptionError: neither.
+    """
+    if text == "dynamic":
+        return None
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    if sides is None:
+        raise OptionError(
+            f"'{text}' is not a size",
+            expected="height x width in pixels, or dynamic",
+            mend="write it like --size 720x1280",
+        )
+    return int(sides[1]), int(sides[2])
+
+
+def _exporter() -> ModuleType:
+    try:
+        return importlib.import_module("export.exporter")
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            error.name or "torch", needed_for="exporting", extra="train,export"
+        ) from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export one network; 0 on success, 2 with a message when the input cannot be used."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(arguments)
+    command = "python -m export " + shlex.join(
+        Path(a).name if a.startswith("/") else a for a in arguments
+    )
+    try:
+        fixed = size(args.size)
+        exporter = _exporter()
+        options = exporter.Options(args.form, fixed, args.deformable, args.opset)
+        card, reach = exporter.export(
+            args.network, args.weights, args.out, options,
+            name=args.name or args.network, command=command,
+        )  # fmt: skip
+    except UserError as error:
+        print(f"export: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("export: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    for found in card.parity:
+        print(
+            f"{found.height}x{found.width}: ONNX Runtime and torch differ by "
+            f"{found.max_abs_difference:.1e}"
+        )
+    if card.deformable != "none":
+        print(f"offsets of the deformable convolutions reached {reach:.1f} pixels")
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, card {card_path(args.out).name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

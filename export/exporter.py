@@ -1,0 +1,137 @@
+"""From a weights file to an ONNX file with its card, or to a clear refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from edge_restore.cards import FileDigest, ModelCard, TensorPort, WeightsCard, card_path
+from edge_restore.errors import CardError, ModelError, OptionError
+from edge_restore.files import atomic_path, check_writable, sha256
+from export import graph, lowering, parity
+from train import weights as weights_files
+from train.networks import NETWORKS
+from train.networks.deform_conv import DeformConv2d
+
+TASK = "deblur"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is exported.
+
+    Attributes:
+        form: "float" or "camera", see `export.graph`.
+        size: (height, width) of the graph, or None for dynamic ones.
+        deformable: "DeformConv" for the standard node, "GridSample" to write it with GridSample.
+        opset: of the ONNX file.
+    """
+
+    form: str = "float"
+    size: tuple[int, int] | None = None
+    deformable: str = "DeformConv"
+    opset: int = 20
+
+
+def export(
+    network_name: str, weights: Path, out: Path, options: Options, *, name: str, command: str
+) -> tuple[ModelCard, float]:
+    """Write `out` and its card, after ONNX Runtime agreed with torch on three sizes.
+
+    Nothing is written, and what stood at `out` stays, when anything is wrong.
+
+    Args:
+        network_name: which network the weights are expected to be of.
+        name: what the card calls the model.
+        command: what the card says that it was made with.
+
+    Returns:
+        The card, and the greatest offset in pixels that the comparison sampled with.
+
+    Raises:
+        UserError: the input cannot be used, or the outputs differ; the types say which.
+        InternalError: a graph that is not valid.
+    """
+    _check_out(out)
+    network, trained = _load(network_name, weights)
+    model = build(network, options)
+    deformable = options.deformable if _has_deformable(network) else "none"
+    with atomic_path(out) as temporary, atomic_path(card_path(out)) as temporary_card:
+        onnx.save(model, str(temporary))
+        differences, reach = parity.check(temporary, network, form=options.form, size=options.size)
+        card = ModelCard(
+            name=name,
+            network=network_name,
+            task=TASK,
+            form=options.form,
+            deformable=deformable,
+            opset=options.opset,
+            multiple=trained.multiple,
+            input=_port(graph.INPUT, options),
+            output=_port(graph.OUTPUT, options),
+            onnx=FileDigest(out.name, sha256(temporary), temporary.stat().st_size),
+            weights=FileDigest(weights.name, trained.weights.sha256),
+            parameters=trained.parameters,
+            parity=differences,
+            scores=trained.scores,
+            licence=trained.licence,
+            command=command,
+        )
+        card.write(temporary_card)
+    return card, reach
+
+
+def build(network: nn.Module, options: Options) -> onnx.ModelProto:
+    """The graph of `network` with `options`, checked, not yet compared with torch."""
+    model = graph.build(network, form=options.form, size=options.size, opset=options.opset)
+    if options.deformable == "GridSample":
+        model = graph.finish(graph.simplify(lowering.lower(model)))
+    return model
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".onnx":
+        raise OptionError(
+            f"the output '{out}' does not end in .onnx",
+            expected="the name of the ONNX file to write; its card goes beside it",
+            mend=f"use --out {out.with_suffix('.onnx')}",
+        )
+    check_writable(out)
+    check_writable(card_path(out))
+
+
+def _load(network_name: str, weights: Path) -> tuple[nn.Module, WeightsCard]:
+    if network_name not in NETWORKS:
+        raise OptionError(
+            f"no network is called '{network_name}'",
+            expected="one of: " + ", ".join(NETWORKS),
+            mend="choose one of these names",
+        )
+    network, card = weights_files.load(weights)
+    if card.weights.file != weights.name:
+        raise CardError(
+            f"'{card_path(weights)}' describes '{card.weights.file}', not '{weights.name}'",
+            expected="the card that was written with these weights",
+            mend="copy the weights and their card together, under their own names",
+        )
+    if card.network != network_name:
+        raise ModelError(
+            f"'{weights}' holds weights of {card.network}, not of {network_name}",
+            expected=f"weights whose card says {network_name}",
+            mend=f"python -m export {card.network} --weights {weights}, or name other weights",
+        )
+    return network, card
+
+
+def _has_deformable(network: nn.Module) -> bool:
+    return any(isinstance(layer, DeformConv2d) for layer in network.modules())
+
+
+def _port(name: str, options: Options) -> TensorPort:
+    height, width = options.size or (None, None)
+    if options.form == "camera":
+        return TensorPort(name, "uint8", "NHWC", (1, height, width, 3))
+    return TensorPort(name, "float32", "NCHW", (1, 3, height, width))

@@ -1,0 +1,19 @@
+"""What several tests of the runtime share: evaluation data and small ONNX models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("EDGE_RESTORE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+
+@pytest.fixture
+def real_clip() -> Path:
+    """A real camera's video: H.264 at 30000/1001 frames per second, full range, AAC sound."""
+    path = DATA / "eval" / "video" / "gopro_heromode.mp4"
+    if not path.is_file():
+        pytest.skip(f"evaluation data is missing: {path}; set EDGE_RESTORE_DATA to its folder")
+    return path

@@ -1,0 +1,167 @@
+"""`edge-restore evaluate` through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_restore.cli import main
+from edge_restore.images import read_image, write_png
+from edge_restore.metrics import psnr, ssim
+from tests.edge_restore.onnx_models import write_model
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("cv2")
+
+SIZES = {"b.png": (40, 52), "a.png": (33, 41), "c.png": (33, 41)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+def write_pairs(folder: Path, blurred: str = "blurred", sharp: str = "sharp") -> Path:
+    random = np.random.default_rng(1)
+    for side in (blurred, sharp):
+        (folder / side).mkdir(parents=True)
+    for name, size in SIZES.items():
+        truth = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        write_png(folder / sharp / name, truth)
+        write_png(folder / blurred / name, truth // 2 + 60)
+    (folder / sharp / "notes.txt").touch()
+    return folder
+
+
+def evaluate(model: Path, *argv: str | Path) -> int:
+    return main(["evaluate", *map(str, argv), "--model", str(model), "--threads", "2"])
+
+
+def refused(capsys: pytest.CaptureFixture[str], model: Path, *argv: str | Path) -> str:
+    assert evaluate(model, *argv) == 2
+    error = capsys.readouterr().err
+    assert "edge-restore: error: " in error and "Traceback" not in error
+    return error
+
+
+def test_numbers_are_those_of_the_saved_images(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, save, table = write_pairs(tmp_path / "pairs"), tmp_path / "out", tmp_path / "x.csv"
+    assert evaluate(model, pairs, "--json", "--save", save, "--csv", table) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [image["name"] for image in document["images"]] == ["a.png", "b.png", "c.png"]
+    for image in document["images"]:
+        truth = read_image(pairs / "sharp" / image["name"])
+        given = read_image(pairs / "blurred" / image["name"])
+        restored = read_image(save / image["name"])
+        assert restored.shape == truth.shape
+        assert image["psnr"] == pytest.approx(psnr(restored, truth))
+        assert image["ssim"] == pytest.approx(ssim(restored, truth))
+        assert image["psnr_input"] == pytest.approx(psnr(given, truth))
+        assert image["ssim_input"] == pytest.approx(ssim(given, truth))
+        assert not np.array_equal(restored, given)
+        assert (image["height"], image["width"]) == SIZES[image["name"]]
+    psnrs = [image["psnr"] for image in document["images"]]
+    assert document["mean"]["psnr"] == pytest.approx(np.mean(psnrs))
+    assert document["model"]["name"] == "small"
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["psnr"]) for row in rows] == psnrs
+
+
+@pytest.mark.parametrize(("blurred", "sharp"), [("blur", "gt"), ("input", "target")])
+def test_other_layouts_and_table(
+    blurred: str, sharp: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(model, write_pairs(tmp_path / "pairs", blurred, sharp)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == "image size PSNR in PSNR out gain dB SSIM in SSIM out".split()
+    assert [line.split()[0] for line in lines[1:]] == ["a.png", "b.png", "c.png", "mean"]
+
+
+def test_two_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = write_pairs(tmp_path)
+    sides = ("--blurred", pairs / "blurred" / "a.png", "--sharp", pairs / "sharp" / "c.png")
+    assert evaluate(model, *sides) == 0
+    assert "41x33" in capsys.readouterr().out
+
+
+def test_equal_images_have_no_number_in_json(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sharp = write_pairs(tmp_path) / "sharp"
+    assert evaluate(model, "--blurred", sharp, "--sharp", sharp, "--json") == 0
+    text = capsys.readouterr().out
+    assert "Infinity" not in text
+    assert json.loads(text)["images"][0]["psnr_input"] is None
+
+
+def test_layouts_that_are_none(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "does not exist" in refused(capsys, model, tmp_path / "missing")
+    (tmp_path / "file").touch()
+    assert "is not a folder" in refused(capsys, model, tmp_path / "file")
+    error = refused(capsys, model, tmp_path)
+    assert "none of the folders blurred, blur, input" in error
+    pairs = write_pairs(tmp_path / "pairs")
+    (pairs / "gt").mkdir()
+    assert "more than one of the folders sharp, gt" in refused(capsys, model, pairs)
+    for argv in (
+        [],
+        [pairs, "--blurred", pairs / "blurred"],
+        ["--sharp", pairs / "sharp"],
+    ):
+        assert "either PAIRS, or both" in refused(capsys, model, *argv)
+    file, folder = pairs / "sharp" / "a.png", pairs / "blurred"
+    assert "the other a folder" in refused(capsys, model, "--blurred", folder, "--sharp", file)
+
+
+def test_unequal_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = write_pairs(tmp_path)
+    (pairs / "sharp" / "b.png").rename(pairs / "sharp" / "d.png")
+    error = refused(capsys, model, pairs)
+    assert f"b.png (only in {pairs / 'blurred'})" in error
+    assert f"d.png (only in {pairs / 'sharp'})" in error
+
+
+def test_unequal_sizes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = write_pairs(tmp_path)
+    write_png(pairs / "sharp" / "c.png", np.zeros((33, 42, 3), np.uint8))
+    table = tmp_path / "x.csv"
+    error = refused(capsys, model, pairs, "--csv", table)
+    assert "is 41x33" in error and "is 42x33" in error
+    assert not table.exists()
+
+
+def test_empty_unreadable_tiny(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = write_pairs(tmp_path / "a")
+    (pairs / "sharp" / "a.png").write_bytes(b"no image")
+    assert "cannot be read as an image" in refused(capsys, model, pairs)
+    pairs = write_pairs(tmp_path / "b")
+    for side in ("blurred", "sharp"):
+        write_png(pairs / side / "a.png", np.zeros((10, 20, 3), np.uint8))
+    assert "11x11" in refused(capsys, model, pairs)
+    for side in ("blurred", "sharp"):
+        (tmp_path / "c" / side).mkdir(parents=True)
+    assert "there is no image in" in refused(capsys, model, tmp_path / "c")
+
+
+def test_save_does_not_overwrite_the_given_images(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = write_pairs(tmp_path)
+    before = (pairs / "blurred" / "a.png").read_bytes()
+    assert "among the given ones" in refused(capsys, model, pairs, "--save", pairs / "blurred")
+    assert (pairs / "blurred" / "a.png").read_bytes() == before
+    error = refused(capsys, model, pairs, "--save", pairs / "sharp" / "a.png")
+    assert "cannot be created" in error
+    error = refused(capsys, model, pairs, "--csv", tmp_path / "missing" / "x.csv")
+    assert "does not exist" in error

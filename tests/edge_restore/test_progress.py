@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from edge_restore import progress
+from edge_restore.progress import Progress, duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines_are_rare_and_the_last_is_always_there(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress(40, "restoring", stream=stream) as shown:
+        for _ in range(40):
+            clock[0] += 0.5
+            shown.advance()
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "restoring 20/40 frames 50%, 2.00/s, 10 s left",
+        "restoring 40/40 frames 100%, 2.00/s, 0 s left",
+        "restoring 40/40 frames 100%, 2.00/s, took 20 s",
+    ]
+
+
+def test_terminal_redraws_one_line(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    with Progress(4, "training", unit="step", stream=stream) as shown:
+        for _ in range(4):
+            clock[0] += 1
+            shown.advance(note="loss 0.1")
+    text = stream.getvalue()
+    assert text.count("\n") == 1 and text.endswith("\n")
+    drawn = text.split("\r")[1:]
+    assert all(len(line.rstrip("\n")) == 59 for line in drawn)
+    assert drawn[2].startswith("[##########----------] training 2/4 steps 50%, 1.00/s, 2 s")
+    assert drawn[-1].startswith("[####################] training 4/4 steps 100%")
+
+
+def test_unknown_total_shows_count_and_rate(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress(None, "restoring", stream=stream) as shown:
+        clock[0] += 2
+        shown.advance()
+        clock[0] += 2
+        shown.advance(7, note="x")
+    assert stream.getvalue() == "restoring 8 frames, 2.00/s, took 4 s, x\n"
+
+
+def test_interrupted_work_still_ends_the_line() -> None:
+    stream = Terminal()
+    with pytest.raises(KeyboardInterrupt), Progress(3, "restoring", stream=stream):
+        raise KeyboardInterrupt
+    assert stream.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

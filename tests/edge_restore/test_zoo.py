@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_restore import zoo
+from edge_restore.cards import ModelCard, card_path, verify
+from edge_restore.errors import ModelError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    for name in ("svdn.onnx", "svdn-gridsample.onnx", "lmfn.onnx"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_a_name_is_its_files_best_first(folder: Path) -> None:
+    assert zoo.names() == ["lmfn", "svdn"]
+    assert zoo.find("svdn") == [folder / "svdn.onnx", folder / "svdn-gridsample.onnx"]
+    assert zoo.find("lmfn") == [folder / "lmfn.onnx"]
+
+
+def test_a_path_is_itself(folder: Path) -> None:
+    model = folder / "mine.onnx"
+    model.touch()
+    with pytest.raises(ModelError, match="it has no card"):
+        zoo.find(model)
+    card_path(model).touch()
+    assert zoo.find(str(model)) == [model]
+
+
+@pytest.mark.parametrize("name", ["unknown", "../svdn", "", "svdn-gridsample"])
+def test_unknown_name_lists_the_known(folder: Path, name: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        zoo.find(name)
+    assert "lmfn, svdn" in str(caught.value)
+
+
+def test_missing_file(folder: Path) -> None:
+    with pytest.raises(ModelError, match="no model file"):
+        zoo.find(folder / "missing.onnx")
+
+
+def test_shipped_models_are_what_their_cards_say() -> None:
+    if not zoo.names():
+        pytest.skip("no models are in this build")
+    for name in zoo.names():
+        for file in zoo.find(name):
+            card = verify(card_path(file))
+            assert isinstance(card, ModelCard)
+            assert card.onnx.file == file.name
+            assert card.scores

@@ -1,0 +1,99 @@
+"""The synthetic exposure: physics that can be checked by hand."""
+
+import math
+
+import pytest
+import torch
+
+from edge_restore.errors import OptionError
+from train.blur import SEVERITIES, SUBFRAMES, BlurModel, _instants, expose, paths
+from train.colour import to_linear, to_srgb
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+QUIET = {"read_noise": 0.0, "shot_noise": 0.0}
+
+
+def test_srgb_round_trip_and_known_values():
+    codes = torch.arange(256) / 255
+    assert torch.equal((to_srgb(to_linear(codes)) * 255).round(), torch.arange(256.0))
+    assert to_linear(torch.tensor(0.5)).item() == pytest.approx(0.21404, abs=1e-5)
+
+
+def test_paths_have_the_asked_length_and_rest_in_the_middle():
+    length = torch.tensor([0.0, 3.0, 20.0])
+    path = paths(length, generator())
+    assert path.shape == (3, SUBFRAMES, 2)
+    travelled = (path[:, 1:] - path[:, :-1]).norm(dim=-1).sum(dim=1)
+    torch.testing.assert_close(travelled, length)
+    assert not path[:, SUBFRAMES // 2].any()
+
+
+@pytest.mark.parametrize("length", [0.0, 5.9, 6.1, 12.0, 24.0, 40.0])
+def test_fewer_instants_keep_the_middle_and_both_ends(length):
+    chosen = list(range(SUBFRAMES))[_instants(length)]
+    assert {0, SUBFRAMES // 2, SUBFRAMES - 1} <= set(chosen)
+    assert length / (len(chosen) - 1) <= max(1.0, length / (SUBFRAMES - 1))
+
+
+def test_a_still_picture_comes_back_unchanged():
+    sharp = (torch.rand(2, 3, 24, 30, generator=generator()) * 255).round() / 255
+    blurred, truth = expose(sharp, BlurModel(still=1.0, **QUIET), generator(1), margin=4)
+    assert torch.equal(truth, sharp[..., 4:-4, 4:-4])
+    assert torch.equal(blurred, truth)
+
+
+def test_light_is_averaged_not_code_values():
+    """Half black, half white under motion: the mean of linear light is kept, not that of sRGB."""
+    sharp = torch.zeros(1, 3, 64, 64)
+    sharp[..., ::2] = 1.0
+    model = BlurModel(shortest=16, longest=16, still=0, rotation=0, layers=0, **QUIET)
+    blurred, _ = expose(sharp, model, generator(3), margin=16)
+    assert to_linear(blurred).mean().item() == pytest.approx(0.5, abs=0.05)
+    assert blurred.mean().item() > 0.65  # 0.735 is half the light; averaging codes would give 0.5
+
+
+def test_longer_paths_blur_more_and_truth_is_the_sharp_patch():
+    sharp = (torch.rand(4, 3, 80, 80, generator=generator()) * 255).round() / 255
+    errors = []
+    for severity in SEVERITIES:
+        low, high = SEVERITIES[severity]
+        model = BlurModel(shortest=low, longest=high, still=0, layers=0, **QUIET)
+        blurred, truth = expose(sharp, model, generator(), margin=16)
+        assert torch.equal(truth, sharp[..., 16:-16, 16:-16])
+        errors.append((blurred - truth).square().mean().item())
+    assert errors == sorted(errors)
+    assert errors[0] > 0
+
+
+def test_a_moving_layer_is_in_the_truth_and_its_blur_differs_from_the_background():
+    sharp = (torch.rand(6, 3, 80, 80, generator=generator()) * 255).round() / 255
+    model = BlurModel(shortest=0.0, longest=0.0, still=0, layers=1.0, **QUIET)
+    _, truth = expose(sharp, model, generator(), margin=16)
+    changed = (truth != sharp[..., 16:-16, 16:-16]).float().mean().item()
+    assert 0.05 < changed < 0.95
+
+
+def test_noise_has_the_stated_strength_in_linear_light():
+    sharp = torch.full((8, 3, 64, 64), 0.735)  # linear 0.5
+    model = BlurModel(still=1.0, read_noise=0.0, shot_noise=0.02)
+    blurred, _ = expose(sharp, model, generator())
+    spread = to_linear(blurred).std(dim=(1, 2, 3))
+    assert spread.max().item() <= 0.02 * math.sqrt(0.5) * 1.1
+    assert spread.max().item() > 0.02 * math.sqrt(0.5) * 0.5
+
+
+def test_the_same_seed_gives_the_same_picture_in_8_bits():
+    sharp = torch.rand(2, 3, 40, 40)
+    first = expose(sharp, BlurModel(), generator(5), margin=8)[0]
+    assert torch.equal(first, expose(sharp, BlurModel(), generator(5), margin=8)[0])
+    assert not torch.equal(first, expose(sharp, BlurModel(), generator(6), margin=8)[0])
+    assert torch.equal(first * 255, (first * 255).round())
+
+
+def test_unknown_severity_names_the_known_ones():
+    with pytest.raises(OptionError, match="light, medium, heavy"):
+        BlurModel.of("brutal")

@@ -1,0 +1,129 @@
+"""`python -m train` from pack to weights, and its refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from edge_restore import cards
+from edge_restore.errors import CardError, DataError, ModelError
+from edge_restore.metrics import psnr
+from train import weights
+from train.__main__ import main
+
+TINY = """
+network = "svdn"
+arguments = {width = 8}
+[data]
+patch = 32
+batch = 2
+[optimiser]
+steps = 2
+[validation]
+every = 2
+patches = 2
+size = 32
+"""
+
+
+@pytest.fixture(scope="module")
+def run(pack_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiny.toml").write_text(TINY)
+    code = main([str(folder / "tiny.toml"), "--data", str(pack_file), "--out", str(folder)])
+    assert code == 0
+    return folder
+
+
+def test_weights_and_card_are_written_and_load_again(run):
+    network, card = weights.load(run / "svdn.safetensors")
+    assert card.network == "svdn"
+    assert card.arguments == {"width": 8}
+    assert card.training["steps"] == 2
+    assert card.data["files"] == ["photo0.png", "photo1.png"]
+    assert card.scores[0].images == 2
+    assert card.parameters == sum(p.numel() for p in network.parameters())
+    assert card.command.startswith("python -m train tiny.toml --data pack.npz --out ")
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 9, 9)).shape == (1, 3, 9, 9)
+
+
+def test_a_changed_weights_file_does_not_load(run, tmp_path):
+    for name in ("svdn.safetensors", "svdn.card.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    data = bytearray((run / "svdn.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "svdn.safetensors").write_bytes(bytes(data))
+    with pytest.raises(CardError, match="does not match its card"):
+        weights.load(tmp_path / "svdn.safetensors")
+
+
+def test_a_pickle_is_refused_unopened(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match="is a pickle"):
+        weights.load(tmp_path / "w.safetensors")
+
+
+def test_weights_of_another_layout_are_named(run):
+    from train.networks import create
+
+    tensors = weights.read_tensors(run / "svdn.safetensors")
+    with pytest.raises(ModelError, match="does not hold weights of svdn"):
+        weights.fit(create("svdn"), tensors, "svdn", run / "svdn.safetensors")
+
+
+def test_pairs_are_blurred_and_reproducible(photos, tmp_path):
+    import cv2
+
+    for out in ("a", "b"):
+        assert (
+            main(
+                [
+                    "blur",
+                    str(photos),
+                    "--severity",
+                    "medium",
+                    "--out",
+                    str(tmp_path / out),
+                    "--count",
+                    "2",
+                ]
+            )
+            == 0
+        )
+    names = sorted(p.name for p in (tmp_path / "a" / "blurred").iterdir())
+    assert names == ["photo0.png", "photo1.png"]
+    for name in names:
+        blurred, again, sharp = (
+            cv2.imread(str(tmp_path / p / name)) for p in ("a/blurred", "b/blurred", "a/sharp")
+        )
+        assert np.array_equal(blurred, again)
+        assert blurred.shape == sharp.shape == (208, 228, 3)
+        assert psnr(blurred, sharp) < 35
+
+
+RUN = ["run", "{run}/tiny.toml", "--out", "{tmp}/o"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "{run}/none.toml", "--data", "{pack}", "--out", "{tmp}/o"], "cannot be read"),
+        ([*RUN, "--data", "{tmp}/none.npz"], "not a training pack"),
+        ([*RUN, "--data", "{pack}", "--device", "tpu"], "cannot train on"),
+        ([*RUN, "--data", "{pack}", "--init", "{tmp}/w"], "no weights at"),
+        (["pack", "{tmp}", "--out", "{tmp}/p.npz"], "no usable photo"),
+        (["blur", "{tmp}", "--out", "{tmp}/p"], "there is no picture"),
+        (["blur", "{photos}", "--out", "{tmp}/p", "--severity", "odd"], "no blur severity"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_message_and_exit_code_2(
+    arguments, says, run, pack_file, photos, tmp_path, capsys
+):
+    filled = [a.format(run=run, pack=pack_file, tmp=tmp_path, photos=photos) for a in arguments]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "to mend:" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "p.npz").exists()
+    assert cards.card_path(tmp_path / "o" / "svdn.safetensors").exists() is False

@@ -1,0 +1,69 @@
+"""Recipes: every mistake is named at once; the shipped ones are right."""
+
+from pathlib import Path
+
+import pytest
+
+import train
+from edge_restore.errors import RecipeError
+from train.recipe import OptimiserRecipe, parse, read
+from train.schedule import offset_factor, rate
+
+RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_shipped_recipes_are_valid(path):
+    assert read(path).network == "svdn"
+
+
+def test_all_mistakes_are_reported_together():
+    with pytest.raises(RecipeError) as caught:
+        parse(
+            {
+                "netwrok": "svdn",
+                "data": {"patch": "big", "batch": 0},
+                "optimiser": {"schedule": "step", "rate": -1.0},
+                "blur": 3,
+            }
+        )
+    text = str(caught.value)
+    for part in (
+        "unknown key 'netwrok'",
+        "missing key 'network'",
+        "missing key 'optimiser.steps'",
+        "'data.patch' is 'big', not of type int",
+        "'data.batch' is 0, not 1 or more",
+        "'optimiser.schedule' is 'step', not one of cosine, polynomial",
+        "'optimiser.rate' is -1.0, not 0 or more",
+        "'blur' is 3, not a table",
+    ):
+        assert part in text
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("network = ")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read(tmp_path / "bad.toml")
+
+
+def test_rate_rises_then_falls_to_the_last_rate():
+    cosine = OptimiserRecipe(steps=110, rate=1.0, last_rate=0.1, warmup=10)
+    assert rate(0, cosine) == pytest.approx(0.1)
+    assert rate(9, cosine) == pytest.approx(1.0)
+    assert rate(60, cosine) == pytest.approx(0.55)
+    assert rate(110, cosine) == rate(500, cosine) == pytest.approx(0.1)
+    published = OptimiserRecipe(
+        steps=2000, rate=1e-3, last_rate=1e-6, schedule="polynomial", power=0.9
+    )
+    assert rate(1000, published) == pytest.approx(1e-6 + (1e-3 - 1e-6) * 0.5**0.9)
+
+
+def test_offsets_wait_then_join():
+    waiting = OptimiserRecipe(steps=100, offset_start=10)
+    assert [offset_factor(step, waiting) for step in (0, 10, 15, 20, 90)] == pytest.approx(
+        [0, 0, 0.05, 0.1, 0.1]
+    )
+    assert offset_factor(0, OptimiserRecipe(steps=100)) == 0.1

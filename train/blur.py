@@ -1,0 +1,220 @@
+"""Synthetic motion blur: what a sensor integrates while the camera shakes and things move.
+
+A sharp picture is seen at `SUBFRAMES` instants of one exposure, each instant warped by the camera's
+shift and rotation, with one layer in front that moves on its own; the instants are averaged in
+linear light, noise is added there, and the result is encoded to 8-bit sRGB. The ground truth is the
+instant in the middle of the exposure, which is never resampled. Averaging instants follows the
+GoPro data set (Nah et al., CVPR 2017, Eq. 1-2); lengths are in pixels of the picture given.
+
+Everything runs on the tensors' device and takes its randomness from one generator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edge_restore.errors import OptionError
+from train.colour import to_linear, to_srgb
+
+SUBFRAMES = 25
+"""Instants per exposure; odd, so that one of them is the middle."""
+
+LONGEST = 32.0
+"""The longest blur, in pixels: a patch must have this margin to not show its edge."""
+
+SEVERITIES: dict[str, tuple[float, float]] = {
+    "light": (2.0, 6.0),
+    "medium": (6.0, 14.0),
+    "heavy": (14.0, 28.0),
+}
+"""Length of the camera's path over one exposure, in pixels: shortest and longest of each level."""
+
+
+@dataclass(frozen=True)
+class BlurModel:
+    """What may happen during an exposure.
+
+    Attributes:
+        shortest, longest: camera path length in pixels; drawn uniformly.
+        still: share of pictures without any motion (the network must leave them alone).
+        rotation: share of a picture's motion at its edge that comes from rotation, at most.
+        layers: share of pictures with an object moving on its own.
+        read_noise: standard deviation of the signal-independent noise, linear units, at most.
+        shot_noise: standard deviation of the photon noise at full white, linear units, at most.
+    """
+
+    shortest: float = 0.0
+    longest: float = 28.0
+    still: float = 0.04
+    rotation: float = 0.5
+    layers: float = 0.35
+    read_noise: float = 0.002
+    shot_noise: float = 0.006
+
+    @classmethod
+    def of(cls, severity: str) -> BlurModel:
+        """The evaluation's model of a named level: camera shake with rotation, one layer.
+
+        Raises:
+            OptionError: no such level.
+        """
+        if severity not in SEVERITIES:
+            raise OptionError(
+                f"no blur severity is called '{severity}'",
+                expected="one of: " + ", ".join(SEVERITIES),
+                mend="choose one of these names",
+            )
+        shortest, longest = SEVERITIES[severity]
+        return cls(shortest=shortest, longest=longest, still=0.0)
+
+
+def _uniform(
+    shape: tuple[int, ...], low: float, high: float, like: Tensor, g: torch.Generator
+) -> Tensor:
+    return torch.rand(shape, generator=g, device=like.device, dtype=like.dtype) * (high - low) + low
+
+
+def paths(length: Tensor, generator: torch.Generator) -> Tensor:
+    """Smooth random walks of a hand, one per entry of `length`.
+
+    The velocity keeps its direction for most of an exposure and is bent by a random acceleration,
+    as in the trajectory models of Boracchi and Foi (IEEE TIP 2012), without their rare impulses.
+
+    Args:
+        length: (B,) path length in pixels.
+        generator: on the same device.
+
+    Returns:
+        (B, SUBFRAMES, 2) displacement (dy, dx) in pixels, zero at the middle instant.
+    """
+    count = length.shape[0]
+    like = length
+    heading = _uniform((count, 1), 0.0, 2 * math.pi, like, generator)
+    # Between a straight line (0) and a curl; most hands are close to straight within 1/30 s.
+    bend = _uniform((count, 1), 0.0, 1.0, like, generator) ** 2 * 1.6
+    turn = torch.randn(count, SUBFRAMES, generator=generator, device=like.device, dtype=like.dtype)
+    # Twice smoothed noise: the heading changes slowly.
+    kernel = torch.ones(1, 1, 7, device=like.device, dtype=like.dtype) / 7
+    for _ in range(2):
+        turn = F.conv1d(F.pad(turn[:, None], (3, 3), mode="replicate"), kernel)[:, 0]
+    angle = heading + bend * torch.cumsum(turn, dim=1)
+    pace = 1.0 + 0.5 * torch.sin(
+        torch.linspace(0, math.pi, SUBFRAMES, device=like.device, dtype=like.dtype)
+        * _uniform((count, 1), 0.3, 2.0, like, generator)
+        + heading
+    )
+    velocity = torch.stack((angle.sin(), angle.cos()), dim=-1) * pace[..., None]
+    path = torch.cumsum(velocity, dim=1)
+    steps = (path[:, 1:] - path[:, :-1]).norm(dim=-1).sum(dim=1)
+    path = path * (length / steps)[:, None, None]
+    return path - path[:, SUBFRAMES // 2 : SUBFRAMES // 2 + 1]
+
+
+def _warp(
+    image: Tensor, displacement: Tensor, angle: Tensor, centre: Tensor, margin: int
+) -> Tensor:
+    """One picture (C, H, W) as seen at T instants, after a shift and a turn about `centre`.
+
+    displacement (T, 2) and centre (2,) in pixels as (y, x), angle (T,) in radians. Returns
+    (T, C, H - 2*margin, W - 2*margin), the middle of the view. Outside, the picture is mirrored.
+    """
+    channels, height, width = image.shape
+    instants = displacement.shape[0]
+    like = {"device": image.device, "dtype": image.dtype}
+    y = torch.arange(margin, height - margin, **like).view(1, -1, 1) - centre[0]
+    x = torch.arange(margin, width - margin, **like).view(1, 1, -1) - centre[1]
+    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    source_y = cos * y - sin * x + centre[0] + displacement[:, 0].view(-1, 1, 1)
+    source_x = sin * y + cos * x + centre[1] + displacement[:, 1].view(-1, 1, 1)
+    grid = torch.stack(((2 * source_x + 1) / width - 1, (2 * source_y + 1) / height - 1), dim=-1)
+    # The instants are stacked along the rows of one grid, so that the picture is not copied.
+    rows = (height - 2 * margin) * instants
+    seen = F.grid_sample(
+        image[None], grid.reshape(1, rows, width - 2 * margin, 2),
+        mode="bilinear", padding_mode="reflection", align_corners=False,
+    )  # fmt: skip
+    return seen.reshape(channels, instants, -1, width - 2 * margin).transpose(0, 1)
+
+
+def _instants(length: float) -> slice:
+    """Every n-th of the instants, the middle one included, so that two are at most 1 px apart."""
+    stride = next(n for n in (4, 3, 2, 1) if n == 1 or length * n <= SUBFRAMES - 1)
+    return slice(None, None, stride)
+
+
+def _motion(
+    length: Tensor, size: tuple[int, int], rotation: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Displacements, angles and centres for `_warp`: a walk, part of it turned into rotation."""
+    count = length.shape[0]
+    share = _uniform((count,), 0.0, rotation, length, generator)
+    displacement = paths(length * (1 - share), generator)
+    reach = 0.5 * math.hypot(*size)
+    # The turn follows its own walk; at the distance `reach` it moves a pixel by share * length.
+    turn = paths(length * share, generator)[..., 0] / reach
+    half = torch.tensor(size, device=length.device, dtype=length.dtype) / 2
+    centre = half + _uniform((count, 2), -1.0, 1.0, length, generator) * half * 2
+    return displacement, turn, centre
+
+
+def _blobs(count: int, size: tuple[int, int], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Soft-edged random shapes, (count, 1, H, W) in [0, 1], over a third or so of the picture."""
+    coarse = torch.randn(count, 1, 4, 4, generator=generator, device=like.device, dtype=like.dtype)
+    field = F.interpolate(coarse, size=size, mode="bicubic", align_corners=False)
+    # A slope of a few pixels: the edge of a thing is sharp but not aliased.
+    gradient = max(size) / 4 / 1.5
+    return torch.sigmoid((field - 0.35) * gradient)
+
+
+def expose(
+    sharp: Tensor, model: BlurModel, generator: torch.Generator, *, margin: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Take a motion-blurred picture of each sharp one.
+
+    Args:
+        sharp: (B, 3, H, W) sRGB in [0, 1], floating.
+        model: what may happen.
+        generator: randomness, on the same device as `sharp`.
+        margin: border in pixels that is cut away at the end; `LONGEST` / 2 hides the mirror.
+
+    Returns:
+        blurred and sharp, (B, 3, H - 2*margin, W - 2*margin) each, in [0, 1], the blurred one
+        rounded to multiples of 1/255.
+    """
+    count, _, height, width = sharp.shape
+    size = (height, width)
+    still = _uniform((count,), 0.0, 1.0, sharp, generator) < model.still
+    length = _uniform((count,), model.shortest, model.longest, sharp, generator) * ~still
+    linear = to_linear(sharp)
+    # The layer in front shows the batch's next picture (or this one), mirrored, through a shape.
+    moving = (_uniform((count,), 0.0, 1.0, sharp, generator) < model.layers) & ~still
+    cut = slice(margin, height - margin), slice(margin, width - margin)
+    truth = linear[..., cut[0], cut[1]].clone()
+    blurred = torch.empty_like(truth)
+    motion = _motion(length, size, model.rotation, generator)
+    object_length = _uniform((count,), 0.0, model.longest, sharp, generator)
+    object_motion = _motion(object_length, size, model.rotation, generator)
+    shapes = _blobs(count, size, sharp, generator)
+    front = torch.cat((linear.roll(1, 0).flip(-1), shapes), dim=1)
+    # One picture at a time keeps the instants in the cache of a CPU and small on a GPU.
+    for i in range(count):
+        chosen = _instants(max(float(length[i]), float(object_length[i]) if moving[i] else 0.0))
+        turns = [
+            (m[0][i, chosen], m[1][i, chosen], m[2][i], margin) for m in (motion, object_motion)
+        ]
+        seen = _warp(linear[i], *turns[0])
+        if moving[i]:
+            layer = _warp(front[i], *turns[1])
+            seen = seen + layer[:, 3:] * (layer[:, :3] - seen)
+            truth[i] += (front[i, 3:] * (front[i, :3] - linear[i]))[..., cut[0], cut[1]]
+        blurred[i] = seen.mean(dim=0)
+    read = _uniform((count, 1, 1, 1), 0.0, model.read_noise, sharp, generator)
+    shot = _uniform((count, 1, 1, 1), 0.0, model.shot_noise, sharp, generator)
+    noise = torch.randn(blurred.shape, generator=generator, device=sharp.device, dtype=sharp.dtype)
+    blurred = to_srgb(blurred + noise * (read**2 + shot**2 * blurred).sqrt())
+    return (blurred * 255).round() / 255, (to_srgb(truth) * 255).round() / 255

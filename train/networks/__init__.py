@@ -1,0 +1,34 @@
+"""The networks by name. RGB in [0, 1], NCHW, any height and width; each states its `multiple`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from edge_restore.errors import OptionError
+from train.networks.svdn import SVDN
+
+NETWORKS: dict[str, type[nn.Module]] = {SVDN.name: SVDN}
+
+
+def create(name: str, **arguments: Any) -> nn.Module:
+    """A network by its name, with its ablation switches as keyword arguments.
+
+    Raises:
+        OptionError: no such network, or an argument that it does not take.
+    """
+    if name not in NETWORKS:
+        raise OptionError(
+            f"no network is called '{name}'",
+            expected="one of: " + ", ".join(NETWORKS),
+            mend="choose one of these names",
+        )
+    try:
+        return NETWORKS[name](**arguments)
+    except TypeError as error:
+        raise OptionError(
+            f"network '{name}' cannot be built with {arguments}: {error}",
+            expected="the switches that its constructor lists",
+            mend=f"see the docstring of {NETWORKS[name].__name__}",
+        ) from error

@@ -1,0 +1,136 @@
+"""The CPU's fast path for deformable taps: a small C file, compiled at first use.
+
+Training SVDN on a CPU spends most of its time in the two deformable layers when they are written
+with `grid_sample`; gathering channels-last vectors in C takes a fraction of that. Nothing depends
+on it: without a C compiler (or with EDGE_RESTORE_NO_C=1) `deform_conv` uses plain torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SOURCE = Path(__file__).with_suffix(".c")
+# -fno-math-errno and friends let the channel sums be vectorised; NaN coordinates stay defined
+# because the range test, written so that NaN fails it, is kept (no -ffinite-math-only).
+_FLAGS = [
+    "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC", "-shared", "-std=gnu11",
+    "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
+]  # fmt: skip
+
+
+class _Geometry(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in (
+            "height", "width", "channels", "out_width", "taps_y", "taps_x", "stride_y", "stride_x",
+            "pad_y", "pad_x", "dil_y", "dil_x", "groups",
+        )
+    ]  # fmt: skip
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, or None where it cannot be had (no compiler, or switched off)."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if os.environ.get("EDGE_RESTORE_NO_C") or compiler is None:
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-restore"
+    # -march=native: a cache folder shared between machines must not serve another chip's code.
+    chip = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    flags = next((line for line in chip.splitlines() if line.startswith("flags")), "")
+    key = hashlib.sha256(_SOURCE.read_bytes() + repr((compiler, _FLAGS, flags)).encode())
+    binary = folder / f"deform_sample-{key.hexdigest()[:16]}.so"
+    try:
+        if not binary.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                fresh = Path(temporary) / binary.name
+                flags_here = [
+                    f for f in _FLAGS if f != "-mprefer-vector-width=512" or "avx512f" in flags
+                ]
+                subprocess.run(
+                    [compiler, *flags_here, str(_SOURCE), "-o", str(fresh), "-lm"],
+                    check=True,
+                    capture_output=True,
+                )
+                os.replace(fresh, binary)
+        return ctypes.CDLL(str(binary))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    # ctypes releases the GIL, so Python threads serve; a second OpenMP runtime beside torch's
+    # would fight it for the cores.
+    return ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads()))
+
+
+def _at(tensor: torch.Tensor, index: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor[index].data_ptr())
+
+
+class SampleColumns(torch.autograd.Function):
+    """columns[n, p, k, c] = mask * bilinear(image), the gather of `deform_sample.c`.
+
+    image (N, H, W, C), offset (N, Ho, Wo, G*K*2), mask (N, Ho, Wo, G*K); all float32, contiguous,
+    on the CPU. Returns (N, Ho*Wo, K, C).
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, image: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor,
+        kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
+        dilation: tuple[int, int], groups: int,
+    ) -> torch.Tensor:  # fmt: skip
+        compiled = library()
+        assert compiled is not None
+        count, height, width, channels = image.shape
+        out_height, out_width = offset.shape[1:3]
+        geometry = _Geometry(
+            height, width, channels, out_width, *kernel, *stride, *padding, *dilation, groups
+        )
+        columns = image.new_empty(count, out_height * out_width, kernel[0] * kernel[1], channels)
+        half = (out_height + 1) // 2
+
+        def work(item: tuple[int, int, int]) -> None:
+            n, row0, row1 = item
+            compiled.sample_forward(
+                ctypes.byref(geometry), row0, row1,
+                _at(image, n), _at(offset, n), _at(mask, n), _at(columns, n),
+            )  # fmt: skip
+
+        jobs = [(n, a, b) for n in range(count) for a, b in ((0, half), (half, out_height))]
+        list(_threads().map(work, jobs))
+        ctx.save_for_backward(image, offset, mask)
+        ctx.geometry = geometry
+        return columns
+
+    @staticmethod
+    def backward(ctx: Any, grad_columns: torch.Tensor) -> Any:  # noqa: D102
+        compiled = library()
+        assert compiled is not None
+        image, offset, mask = ctx.saved_tensors
+        grad_columns = grad_columns.contiguous()
+        grads = torch.zeros_like(image), torch.zeros_like(offset), torch.zeros_like(mask)
+
+        def work(n: int) -> None:
+            compiled.sample_backward(
+                ctypes.byref(ctx.geometry), offset.shape[1],
+                _at(image, n), _at(offset, n), _at(mask, n), _at(grad_columns, n),
+                *(_at(grad, n) for grad in grads),
+            )  # fmt: skip
+
+        list(_threads().map(work, range(image.shape[0])))
+        return (*grads, None, None, None, None, None)

@@ -1,0 +1,101 @@
+"""Batches: random sharp patches of a pack, augmented, then blurred on the training device."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_restore.errors import DataError
+from train.blur import LONGEST, BlurModel, expose
+from train.pack import Pack, Picture
+from train.recipe import Recipe
+
+MARGIN = math.ceil(LONGEST / 2)
+
+DETAIL = 5.0
+"""Mean difference between neighbours, in levels of 255, from which a patch counts as detailed."""
+
+
+def _usable(pictures: list[Picture], side: int, split: str) -> list[Picture]:
+    usable = [p for p in pictures if min(p.shape[:2]) >= side]
+    if not usable:
+        raise DataError(
+            f"the pack has no {split} picture of {side} pixels or more ({len(pictures)} smaller)",
+            expected=f"both sides of {side} pixels or more: the patch and its margin for the blur",
+            mend="pack larger pictures, or choose a smaller patch in the recipe",
+        )
+    return usable
+
+
+def _cut(pictures: list[Picture], count: int, side: int, random: np.random.Generator) -> Picture:
+    """(count, side, side, 3) uint8, drawn by the pictures' areas.
+
+    Sky, paper and defocus teach a deblurring network little: of up to four draws the first with
+    some detail is taken.
+    """
+    areas = np.array([p.shape[0] * p.shape[1] for p in pictures], dtype=np.float64)
+    patches = np.empty((count, side, side, 3), np.uint8)
+    for i in range(count):
+        for _ in range(4):
+            picture = pictures[random.choice(len(pictures), p=areas / areas.sum())]
+            y = random.integers(0, picture.shape[0] - side + 1)
+            x = random.integers(0, picture.shape[1] - side + 1)
+            patches[i] = picture[y : y + side, x : x + side]
+            if np.abs(np.diff(patches[i, ::2].astype(np.int16), axis=1)).mean() > DETAIL:
+                break
+    return patches
+
+
+class PatchSource:
+    """Endless training batches; its randomness can be saved and restored with a checkpoint."""
+
+    def __init__(self, pack: Pack, recipe: Recipe, device: torch.device) -> None:
+        """Raises DataError when the pack has no picture large enough."""
+        self._side = recipe.data.patch + 2 * MARGIN
+        self._pictures = _usable(pack.train, self._side, "training")
+        self._batch, self._blur, self._device = recipe.data.batch, recipe.blur, device
+        self._random = np.random.default_rng(recipe.seed)
+        self._generator = torch.Generator(device).manual_seed(recipe.seed)
+
+    def state(self) -> dict[str, object]:
+        """The random state, for `restore`."""
+        return {"numpy": self._random.bit_generator.state, "torch": self._generator.get_state()}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Continue where `state` was taken; the torch part only on the same kind of device."""
+        self._random.bit_generator.state = state["numpy"]
+        saved = state["torch"]
+        assert isinstance(saved, Tensor)
+        if saved.shape == self._generator.get_state().shape:
+            self._generator.set_state(saved.cpu())
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """blurred and sharp, (batch, 3, patch, patch) float32 in [0, 1], on the device."""
+        patches = _cut(self._pictures, self._batch, self._side, self._random)
+        for i in range(self._batch):
+            # The augmentation of SVDN, section 4.2: flips, rotations, permuted channels.
+            turned = np.rot90(patches[i], self._random.integers(4))
+            turned = turned[:, :: self._random.choice((-1, 1))]
+            patches[i] = turned[..., self._random.permutation(3)]
+        sharp = torch.from_numpy(patches).to(self._device).permute(0, 3, 1, 2).float() / 255
+        return expose(sharp, self._blur, self._generator, margin=MARGIN)
+
+
+def validation_set(pack: Pack, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """The fixed validation patches: blurred and sharp, (patches, 3, size, size), on the CPU.
+
+    They depend on the pack and on the recipe's blur and validation sections alone, not on the seed.
+
+    Raises:
+        DataError: no validation picture is large enough.
+    """
+    side = recipe.validation.size + 2 * MARGIN
+    pictures = _usable(pack.validation, side, "validation")
+    random = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.from_numpy(_cut(pictures, recipe.validation.patches, side, random))
+    model = BlurModel(shortest=2.0, longest=recipe.blur.longest, still=0.0)
+    return expose(patches.permute(0, 3, 1, 2).float() / 255, model, generator, margin=MARGIN)

@@ -1,0 +1,83 @@
+"""One training from the command line: recipe and pack in, weights with a card out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+
+import torch
+
+from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
+from edge_restore.errors import OptionError
+from edge_restore.files import atomic_path, sha256
+from train import pack as packs
+from train import recipe as recipes
+from train import trainer, weights
+from train.networks import NETWORKS, create
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise OptionError(
+            f"cannot train on '{name}'",
+            expected="auto, cpu, or cuda where torch finds a GPU",
+            mend="leave --device away",
+        )
+    return torch.device(name)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, then write NETWORK.safetensors and its card into the run's folder."""
+    recipe = recipes.read(args.recipe)
+    network = create(recipe.network, **recipe.arguments)
+    init = weights.read_tensors(args.init) if args.init else None
+    if init is not None:
+        weights.fit(network, init, recipe.network, args.init)
+    pack = packs.load(args.data)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = _device(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    outcome = trainer.train(
+        recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init
+    )
+    out = args.out / f"{recipe.network}.safetensors"
+    try:
+        from safetensors.torch import save_file
+    except ImportError:
+        print(
+            f"safetensors is not installed here: {args.out / trainer.CHECKPOINT} holds everything; "
+            "run the same command with --max-minutes 0 where it is installed to write the weights"
+        )
+        return
+    tensors = {k: v.detach().cpu().contiguous() for k, v in outcome.weights.items()}
+    with atomic_path(out) as temporary:
+        save_file(tensors, str(temporary), metadata={"network": recipe.network})
+    score = Score(set="validation, synthetic blur", **dataclasses.asdict(outcome.score))
+    card = WeightsCard(
+        network=recipe.network,
+        arguments=recipe.arguments,
+        parameters=sum(p.numel() for p in network.parameters()),
+        multiple=int(NETWORKS[recipe.network].multiple),  # type: ignore[arg-type]
+        weights=FileDigest(out.name, sha256(out), out.stat().st_size),
+        recipe=recipes.as_table(recipe),
+        data={"pack_sha256": pack.sha256, "files": pack.files["train"]},
+        training={
+            "steps": outcome.steps,
+            "minutes": round(outcome.minutes, 1),
+            "machine": trainer.machine(device),
+            "torch": torch.__version__,
+            "initial_weights": args.init.name if args.init else None,
+        },
+        scores=(score,),
+        licence="Apache-2.0",
+        command=f"python -m train {shlex.join(args.command_line)}",
+    )
+    card.write(card_path(out))
+    state = (
+        "finished" if outcome.finished else f"stopped at step {outcome.steps}; run again to go on"
+    )
+    print(f"{state}: {out}")

@@ -1,0 +1,235 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import math
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_restore.errors import DataError, EdgeRestoreError
+from edge_restore.files import atomic_path
+from edge_restore.metrics import psnr, ssim
+from edge_restore.progress import Progress
+from train import networks
+from train.losses import pixel_loss
+from train.pack import Pack
+from train.patches import PatchSource, validation_set
+from train.recipe import OptimiserRecipe, Recipe, as_table
+from train.schedule import offset_factor, rate
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class TrainingDiverged(EdgeRestoreError):
+    """The loss is not a finite number any more."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean PSNR in dB and SSIM over 8-bit RGB pictures, of the blurred input and restored."""
+
+    psnr_input: float
+    ssim_input: float
+    psnr: float
+    ssim: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a training stands: the averaged weights, steps taken, minutes spent, last score."""
+
+    weights: dict[str, Tensor]
+    steps: int
+    minutes: float
+    score: Score
+    finished: bool
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc not to give large freed blocks back to the kernel.
+
+    The deformable layers allocate the same 100 MB blocks every step; faulting their pages in anew
+    costs a fifth of the step on a CPU. Elsewhere than on glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, ctypes.c_int(-1))
+
+
+def to_pixels(image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8, rounded."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def evaluate(network: nn.Module, blurred: Tensor, sharp: Tensor, device: torch.device) -> Score:
+    """Restore (N, 3, H, W) pictures in [0, 1] one by one and score them on 8-bit RGB."""
+    network.eval()
+    rows = []
+    with torch.no_grad():
+        for b, s in zip(blurred, sharp, strict=True):
+            restored = network(b[None].to(device))[0].float()
+            pictures = to_pixels(b), to_pixels(restored), to_pixels(s)
+            rows.append([m(p, pictures[2]) for p in pictures[:2] for m in (psnr, ssim)])
+    network.train()
+    return Score(*(float(v) for v in np.mean(rows, axis=0)), images=len(rows))
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(path: Path, recipe: Recipe, pack: Pack, device: torch.device) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    for what, theirs, ours in (
+        ("recipe", state["recipe"], as_table(recipe)),
+        ("training pack", state["pack"], pack.sha256),
+    ):
+        if theirs != ours:
+            raise DataError(
+                f"{path} belongs to another {what}",
+                expected="the recipe and pack that the checkpoint was made with",
+                mend="give another --out folder, or --init with the weights to start from them",
+            )
+    return state
+
+
+def _adam(network: nn.Module, recipe: OptimiserRecipe) -> torch.optim.Adam:
+    """Adam with two groups of parameters: most, and those that predict offsets and masks."""
+    offsets = network.offset_parameters() if hasattr(network, "offset_parameters") else []
+    chosen = {id(p) for p in offsets}
+    others = [p for p in network.parameters() if id(p) not in chosen]
+    groups = [{"params": others}, {"params": offsets}] if offsets else [{"params": others}]
+    return torch.optim.Adam(groups, lr=recipe.rate, betas=(recipe.beta1, recipe.beta2))
+
+
+def train(
+    recipe: Recipe, pack: Pack, folder: Path, *, device: torch.device,
+    max_minutes: float = math.inf, init: dict[str, Tensor] | None = None,
+) -> Outcome:  # fmt: skip
+    """Train until the recipe's last step or the end of the time, whichever comes first.
+
+    Args:
+        recipe: what to train and how.
+        pack: the sharp pictures.
+        folder: of the run: a checkpoint is kept here, and resumed from when there is one.
+        device: to train on; AMP in bfloat16 on CUDA.
+        max_minutes: of this call; then a checkpoint is written and the outcome returned.
+        init: weights to start from, when there is no checkpoint.
+
+    Raises:
+        DataError: the pack or the checkpoint does not fit the recipe.
+        TrainingDiverged: the loss stopped being finite; the checkpoint before it stays.
+    """
+    began = time.monotonic()
+    keep_freed_memory()
+    # Vanishing gradients become subnormal numbers, on which a CPU is ten times slower.
+    torch.set_flush_denormal(True)
+    torch.manual_seed(recipe.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    o = recipe.optimiser
+    network = networks.create(recipe.network, **recipe.arguments).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init is not None:
+        network.load_state_dict(init)
+    average = copy.deepcopy(network).requires_grad_(False)
+    optimiser = _adam(network, o)
+    source = PatchSource(pack, recipe, device)
+    validation = validation_set(pack, recipe)
+    step, minutes_before = 0, 0.0
+    checkpoint = folder / CHECKPOINT
+    state = _resume(checkpoint, recipe, pack, device)
+    if state is not None:
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        source.restore(state["source"])
+        step, minutes_before = state["step"], state["minutes"]
+
+    def minutes() -> float:
+        return minutes_before + (time.monotonic() - began) / 60
+
+    def save() -> None:
+        _save(checkpoint, {
+            "recipe": as_table(recipe), "pack": pack.sha256, "step": step, "minutes": minutes(),
+            "network": network.state_dict(), "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(), "source": source.state(),
+        })  # fmt: skip
+
+    def validate() -> Score:
+        score = evaluate(average, *validation, device)
+        line = (
+            f"step {step:>7}  {minutes():7.1f} min  loss {smooth:.5f}  rate {rate(step, o):.2e}  "
+            f"PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
+            f"SSIM {score.ssim:.4f}"
+        )
+        print(line, flush=True)
+        return score
+
+    amp = (
+        torch.autocast("cuda", torch.bfloat16)
+        if device.type == "cuda"
+        else contextlib.nullcontext()
+    )
+    smooth = math.nan
+    score = validate()
+    with Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress:
+        progress.advance(step)
+        while step < o.steps and (time.monotonic() - began) / 60 < max_minutes:
+            blurred, sharp = source.next()
+            for group, factor in zip(
+                optimiser.param_groups, (1.0, offset_factor(step, o)), strict=False
+            ):
+                group["lr"] = factor * rate(step, o)
+            with amp:
+                restored = network(blurred.contiguous(memory_format=torch.channels_last))
+            loss = pixel_loss(restored.float(), sharp, recipe.loss)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if o.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), o.clip)
+            value = loss.item()
+            if not math.isfinite(value):
+                _save(folder / "diverged.pt", {"step": step, "blurred": blurred, "sharp": sharp})
+                raise TrainingDiverged(
+                    f"the loss is {value} at step {step}; its batch is in {folder}/diverged.pt, "
+                    "the last checkpoint is untouched; a smaller rate or clip usually mends it"
+                )
+            optimiser.step()
+            step += 1
+            smooth = value if math.isnan(smooth) else 0.99 * smooth + 0.01 * value
+            # A young average follows closely, so that the start is forgotten.
+            decay = min(o.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for mean, new in zip(average.parameters(), network.parameters(), strict=True):
+                    mean.lerp_(new, 1 - decay)
+            progress.advance(1, f"loss {smooth:.4f}")
+            if step % recipe.validation.every == 0:
+                score = validate()
+                save()
+    score = validate()
+    save()
+    return Outcome(average.state_dict(), step, minutes(), score, step >= o.steps)
+
+
+def machine(device: torch.device) -> str:
+    """The machine in words, for a weights card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,81 @@
+"""Weights: safetensors with a card beside, written by training and read by export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from edge_restore.cards import WeightsCard, card_path, verify
+from edge_restore.errors import DataError, DependencyError, ModelError
+from train import networks
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        DataError: missing, or another format; pickles are never opened.
+    """
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise DependencyError("safetensors", needed_for="reading weights", extra="train") from error
+    if not path.is_file():
+        raise DataError(
+            f"there are no weights at {path}",
+            expected="a .safetensors file",
+            mend="train some with 'python -m train RECIPE', or name another file",
+        )
+    try:
+        return safetensors.torch.load_file(str(path))
+    except Exception as error:  # safetensors raises one error type of its own, pickles fail in many
+        head = path.open("rb").read(4)
+        kind = "a pickle" if head[:2] == b"PK" or head[:1] == b"\x80" else "not safetensors"
+        raise DataError(
+            f"{path} is {kind} ({error})",
+            expected="a safetensors file; pickles can run code when opened and are refused",
+            mend="load it yourself where you trust it and save it with safetensors.torch.save_file",
+        ) from error
+
+
+def load(path: Path) -> tuple[nn.Module, WeightsCard]:
+    """The network that a weights file belongs to, in eval mode, and its card.
+
+    Raises:
+        DataError: no such file, or not safetensors.
+        CardError: the card is missing or does not match.
+        ModelError: the tensors are not those of the card's network.
+    """
+    tensors = read_tensors(path)
+    card = verify(card_path(path))
+    if not isinstance(card, WeightsCard):
+        raise ModelError(
+            f"the card beside {path} is a model card",
+            expected="a weights card",
+            mend="keep weights and exported models in folders of their own",
+        )
+    network = networks.create(card.network, **card.arguments)
+    fit(network, tensors, card.network, path)
+    return network.eval(), card
+
+
+def fit(network: nn.Module, tensors: dict[str, Tensor], name: str, path: Path) -> None:
+    """Load `tensors` into `network`.
+
+    Raises:
+        ModelError: a tensor is missing, unknown or of another shape.
+    """
+    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    theirs = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if wrong:
+        shown = ", ".join(
+            f"{k} {theirs.get(k, 'missing')} for {ours.get(k, 'nothing')}" for k in wrong[:3]
+        )
+        raise ModelError(
+            f"{path} does not hold weights of {name}: {len(wrong)} tensors differ ({shown})",
+            expected=f"the {len(ours)} tensors of {name}",
+            mend="name the network that these weights were trained for",
+        )
+    network.load_state_dict(tensors)
