@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from edge_restore.errors import DataError, DependencyError
 from edge_restore.files import atomic_path
 from edge_restore.frames import Pixels
@@ -21,13 +23,11 @@ def read_image(path: str | Path) -> Pixels:
         DependencyError: OpenCV is not installed.
     """
     cv2 = _cv2()
+    # Through memory, because imread writes its own complaints to standard error.
+    content = Path(path).read_bytes() if Path(path).is_file() else b""
     picture = None
-    if Path(path).is_file():
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
+    if content:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         problem = "cannot be read as an image" if Path(path).exists() else "does not exist"
         raise DataError(

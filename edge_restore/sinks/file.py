@@ -165,6 +165,14 @@ class FileSink:
         return container
 
     def _add_video(self) -> VideoStream:
+        from av.codec import codecs_available
+
+        if "libx264" not in codecs_available:
+            raise SinkError(
+                "this build of PyAV has no H.264 encoder (libx264)",
+                expected="an FFmpeg that was built with x264",
+                mend="pip install --force-reinstall --only-binary=:all: av",
+            )
         info = self.info
         video = self._output.add_stream(
             "libx264",

@@ -80,7 +80,8 @@ def test_other_layouts_and_table(
 ) -> None:
     assert evaluate(model, write_pairs(tmp_path / "pairs", blurred, sharp)) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == "image size PSNR in PSNR out gain dB SSIM in SSIM out".split()
+    header = "image   size   PSNR in  PSNR out  gain dB  SSIM in  SSIM out"
+    assert lines[0].split() == header.split()
     assert [line.split()[0] for line in lines[1:]] == ["a.png", "b.png", "c.png", "mean"]
 
 

@@ -29,10 +29,13 @@ def test_jpeg_is_red_where_the_picture_is(tmp_path: Path) -> None:
 
 def test_unreadable(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        read_image(tmp_path / "empty.png")
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_image(tmp_path / "text.png")
     with pytest.raises(DataError, match="does not exist"):
         read_image(tmp_path / "missing.png")
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_image(tmp_path)
-    assert capfd.readouterr().err == ""  # OpenCV's own warnings are silenced
+    assert capfd.readouterr().err == ""  # OpenCV says nothing of its own

@@ -9,7 +9,7 @@ import torch
 
 from edge_restore import backends
 from edge_restore.cards import card_path, verify
-from edge_restore.errors import CardError, ModelError
+from edge_restore.errors import BackendError, CardError, ModelError
 from edge_restore.frames import Frame
 from export import exporter
 
@@ -17,15 +17,17 @@ CAMERA = exporter.Options(form="camera")
 
 
 @pytest.fixture
-def export(weights, tmp_path, camera_graph, monkeypatch, run):
+def export(weights, tmp_path, camera_graph, monkeypatch):
     """Exports the camera form to model.onnx; tracing, which takes long, was done before."""
-    run(camera_graph, image=np.zeros((1, 2, 2, 3), np.uint8))  # skips where it cannot run
     monkeypatch.setattr(exporter.graph, "build", lambda *args, **kwargs: camera_graph)
 
     def export(options=CAMERA, weights=weights, network="svdn", out=tmp_path / "model.onnx"):
-        card, _ = exporter.export(
-            network, weights, out, options, name="mine", command="python -m export svdn"
-        )
+        try:
+            card, _ = exporter.export(
+                network, weights, out, options, name="mine", command="python -m export svdn"
+            )
+        except BackendError as error:  # an ONNX Runtime without DeformConv
+            pytest.skip(error.found)
         return out, card
 
     return export

@@ -149,14 +149,17 @@ def test_new_names_begin_with_the_old_one_and_the_old_weight_goes():
     assert "w" not in {tensor.name for tensor in lowered.graph.initializer}
 
 
-def test_two_layers_that_share_a_weight(run):
+def test_layers_that_share_a_weight(run):
     model, inputs = layer()
     second = onnx.NodeProto()
     second.CopyFrom(model.graph.node[0])
     second.name, second.output[0] = "other/DeformConv", "z"
-    model.graph.node.extend([second, helper.make_node("Add", ["y", "z"], ["sum"])])
+    plain = helper.make_node("Conv", ["image", "w"], ["v"], "plain/Conv", pads=[1, 1, 1, 1])
+    total = helper.make_node("Sum", ["y", "z", "v"], ["sum"])
+    model.graph.node.extend([second, plain, total])
     model.graph.output[0].name = "sum"
     lowered = finish(lower(model))
+    assert plain in lowered.graph.node
     np.testing.assert_allclose(run(lowered, **inputs), run(model, **inputs), atol=4e-5)
 
 

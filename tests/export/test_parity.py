@@ -8,20 +8,22 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from edge_restore.errors import ModelError
+from edge_restore.errors import BackendError, ModelError
 from edge_restore.padding import padded_size
 from export import lowering, parity
 
 
 @pytest.fixture
-def check(network, run, tmp_path, float_graph):
+def check(network, tmp_path):
     """Compares a graph with the network, or with another one."""
-    run(float_graph, image=np.zeros((1, 3, 2, 2), np.float32))  # skips where it cannot run
 
     def check(model, form="float", against=network):
         path = tmp_path / "model.onnx"
         onnx.save(model, str(path))
-        return parity.check(path, against, form=form, size=None)
+        try:
+            return parity.check(path, against, form=form, size=None)
+        except BackendError as error:  # an ONNX Runtime without DeformConv
+            pytest.skip(error.found)
 
     return check
 

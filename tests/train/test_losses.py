@@ -1,0 +1,33 @@
+"""Losses against values computed by hand, and their gradients."""
+
+import math
+
+import pytest
+import torch
+
+from train.losses import charbonnier, l1, l2, log_mse, pixel_loss
+from train.recipe import LossRecipe
+
+SHARP = torch.zeros(2, 3, 2, 2, dtype=torch.float64)
+RESTORED = SHARP + torch.tensor([0.1, 0.3], dtype=torch.float64).view(2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("l2", 0.5 * (0.01 + 0.09) / 2),
+        ("l1", 0.2),
+        ("charbonnier", (math.hypot(0.1, 1e-3) + math.hypot(0.3, 1e-3)) / 2),
+        ("log_mse", 5 * (math.log10(0.0101) + math.log10(0.0901))),
+    ],
+)
+def test_values(kind, expected):
+    loss = pixel_loss(RESTORED, SHARP, LossRecipe(kind=kind))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", [l2, l1, charbonnier, log_mse])
+def test_gradients(loss):
+    generator = torch.Generator().manual_seed(0)
+    restored = torch.rand(2, 3, 2, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: loss(r, SHARP), (restored,))
