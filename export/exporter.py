@@ -9,7 +9,7 @@ import onnx
 from torch import nn
 
 from edge_restore.cards import FileDigest, ModelCard, TensorPort, WeightsCard, card_path
-from edge_restore.errors import CardError, ModelError, OptionError
+from edge_restore.errors import ModelError, OptionError
 from edge_restore.files import atomic_path, check_writable, sha256
 from export import graph, lowering, parity
 from train import weights as weights_files
@@ -111,12 +111,6 @@ def _load(network_name: str, weights: Path) -> tuple[nn.Module, WeightsCard]:
             mend="choose one of these names",
         )
     network, card = weights_files.load(weights)
-    if card.weights.file != weights.name:
-        raise CardError(
-            f"'{card_path(weights)}' describes '{card.weights.file}', not '{weights.name}'",
-            expected="the card that was written with these weights",
-            mend="copy the weights and their card together, under their own names",
-        )
     if card.network != network_name:
         raise ModelError(
             f"'{weights}' holds weights of {card.network}, not of {network_name}",

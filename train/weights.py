@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from edge_restore.cards import WeightsCard, card_path, verify
-from edge_restore.errors import DataError, DependencyError, ModelError
+from edge_restore.errors import CardError, DataError, DependencyError, ModelError
 from train import networks
 
 
@@ -49,11 +49,11 @@ def load(path: Path) -> tuple[nn.Module, WeightsCard]:
     """
     tensors = read_tensors(path)
     card = verify(card_path(path))
-    if not isinstance(card, WeightsCard):
-        raise ModelError(
-            f"the card beside {path} is a model card",
-            expected="a weights card",
-            mend="keep weights and exported models in folders of their own",
+    if not isinstance(card, WeightsCard) or card.weights.file != path.name:
+        raise CardError(
+            f"'{card_path(path)}' describes '{card.described.file}', not '{path.name}'",
+            expected="the card that was written with these weights",
+            mend="copy the weights and their card together, under their own names",
         )
     network = networks.create(card.network, **card.arguments)
     fit(network, tensors, card.network, path)
