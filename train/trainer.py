@@ -116,7 +116,7 @@ def _adam(network: nn.Module, recipe: OptimiserRecipe) -> torch.optim.Adam:
     chosen = {id(p) for p in offsets}
     others = [p for p in network.parameters() if id(p) not in chosen]
     groups = [{"params": others}, {"params": offsets}] if offsets else [{"params": others}]
-    return torch.optim.Adam(groups, lr=recipe.rate, betas=(recipe.beta1, recipe.beta2))
+    return torch.optim.Adam(groups, lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), fused=True)
 
 
 def train(
@@ -152,6 +152,7 @@ def train(
     optimiser = _adam(network, o)
     source = PatchSource(pack, recipe, device)
     validation = validation_set(pack, recipe)
+    averaged, parameters = list(average.parameters()), list(network.parameters())
     step, minutes_before = 0, 0.0
     checkpoint = folder / CHECKPOINT
     state = _resume(checkpoint, recipe, pack, device)
@@ -203,7 +204,7 @@ def train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if o.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), o.clip)
+                nn.utils.clip_grad_norm_(parameters, o.clip, foreach=True)
             value = loss.item()
             if not math.isfinite(value):
                 _save(folder / "diverged.pt", {"step": step, "blurred": blurred, "sharp": sharp})
@@ -217,8 +218,7 @@ def train(
             # A young average follows closely, so that the start is forgotten.
             decay = min(o.ema, (1 + step) / (10 + step))
             with torch.no_grad():
-                for mean, new in zip(average.parameters(), network.parameters(), strict=True):
-                    mean.lerp_(new, 1 - decay)
+                torch._foreach_lerp_(averaged, parameters, 1 - decay)
             progress.advance(1, f"loss {smooth:.4f}")
             if step % recipe.validation.every == 0:
                 score = validate()
