@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,30 +116,55 @@ def paths(length: Tensor, generator: torch.Generator) -> Tensor:
     return path - path[:, SUBFRAMES // 2 : SUBFRAMES // 2 + 1]
 
 
-def _warp(
-    image: Tensor, displacement: Tensor, angle: Tensor, centre: Tensor, margin: int
-) -> Tensor:
-    """One picture (C, H, W) as seen at T instants, after a shift and a turn about `centre`.
+class Exposure(NamedTuple):
+    """Motion-blurred pictures, their truth, and how everything moved.
 
-    displacement (T, 2) and centre (2,) in pixels as (y, x), angle (T,) in radians. Returns
-    (T, C, H - 2*margin, W - 2*margin), the middle of the view. Outside, the picture is mirrored.
+    Attributes:
+        blurred, sharp: (B, 3, H, W) sRGB in [0, 1].
+        flows: (B, 2, 2, H, W), pixels: where each point of the sharp picture was when the shutter
+            opened and when it closed, relative to its place in the middle, as (dy, dx).
+            These are the bi-directional flows that SVDN approximates the blur by (section 3.3).
+    """
+
+    blurred: Tensor
+    sharp: Tensor
+    flows: Tensor
+
+
+def _displacements(
+    shift: Tensor, angle: Tensor, centre: Tensor, size: tuple[int, int], margin: int
+) -> Tensor:
+    """How far from each pixel the camera looks at T instants, after a shift and a turn.
+
+    shift (T, 2) and centre (2,) in pixels as (y, x), angle (T,) in radians; returns
+    (T, 2, H - 2*margin, W - 2*margin) in pixels, for the middle of the view.
+    """
+    like = {"device": shift.device, "dtype": shift.dtype}
+    y = torch.arange(margin, size[0] - margin, **like).view(1, -1, 1) - centre[0]
+    x = torch.arange(margin, size[1] - margin, **like).view(1, 1, -1) - centre[1]
+    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    return (
+        torch.stack(((cos - 1) * y - sin * x, sin * y + (cos - 1) * x), 1) + shift[..., None, None]
+    )
+
+
+def _warp(image: Tensor, displacements: Tensor, margin: int) -> Tensor:
+    """The picture (C, H, W) as seen with displacements (T, 2, h, w): (T, C, h, w).
+
+    Outside, the picture is mirrored.
     """
     channels, height, width = image.shape
-    instants = displacement.shape[0]
+    instants, _, rows, columns = displacements.shape
     like = {"device": image.device, "dtype": image.dtype}
-    y = torch.arange(margin, height - margin, **like).view(1, -1, 1) - centre[0]
-    x = torch.arange(margin, width - margin, **like).view(1, 1, -1) - centre[1]
-    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
-    source_y = cos * y - sin * x + centre[0] + displacement[:, 0].view(-1, 1, 1)
-    source_x = sin * y + cos * x + centre[1] + displacement[:, 1].view(-1, 1, 1)
-    grid = torch.stack(((2 * source_x + 1) / width - 1, (2 * source_y + 1) / height - 1), dim=-1)
+    y = displacements[:, 0] + torch.arange(margin, margin + rows, **like).view(-1, 1)
+    x = displacements[:, 1] + torch.arange(margin, margin + columns, **like)
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     # The instants are stacked along the rows of one grid, so that the picture is not copied.
-    rows = (height - 2 * margin) * instants
     seen = F.grid_sample(
-        image[None], grid.reshape(1, rows, width - 2 * margin, 2),
+        image[None], grid.reshape(1, instants * rows, columns, 2),
         mode="bilinear", padding_mode="reflection", align_corners=False,
     )  # fmt: skip
-    return seen.reshape(channels, instants, -1, width - 2 * margin).transpose(0, 1)
+    return seen.reshape(channels, instants, rows, columns).transpose(0, 1)
 
 
 def _instants(length: float) -> slice:
@@ -150,7 +176,7 @@ def _instants(length: float) -> slice:
 def _motion(
     length: Tensor, size: tuple[int, int], rotation: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Displacements, angles and centres for `_warp`: a walk, part of it turned into rotation."""
+    """Shifts, angles and centres for `_displacements`: a walk, part of it turned into rotation."""
     count = length.shape[0]
     share = _uniform((count,), 0.0, rotation, length, generator)
     displacement = paths(length * (1 - share), generator)
@@ -173,7 +199,7 @@ def _blobs(count: int, size: tuple[int, int], like: Tensor, generator: torch.Gen
 
 def expose(
     sharp: Tensor, model: BlurModel, generator: torch.Generator, *, margin: int = 0
-) -> tuple[Tensor, Tensor]:
+) -> Exposure:
     """Take a motion-blurred picture of each sharp one.
 
     Args:
@@ -183,8 +209,7 @@ def expose(
         margin: border in pixels that is cut away at the end; `LONGEST` / 2 hides the mirror.
 
     Returns:
-        blurred and sharp, (B, 3, H - 2*margin, W - 2*margin) each, in [0, 1], the blurred one
-        rounded to multiples of 1/255.
+        Pictures of (H - 2*margin, W - 2*margin), rounded to multiples of 1/255, and their flows.
     """
     count, _, height, width = sharp.shape
     size = (height, width)
@@ -196,6 +221,7 @@ def expose(
     cut = slice(margin, height - margin), slice(margin, width - margin)
     truth = linear[..., cut[0], cut[1]].clone()
     blurred = torch.empty_like(truth)
+    flows = truth.new_empty(count, 2, 2, *truth.shape[2:])
     motion = _motion(length, size, model.rotation, generator)
     object_length = _uniform((count,), 0.0, model.longest, sharp, generator)
     object_motion = _motion(object_length, size, model.rotation, generator)
@@ -204,17 +230,22 @@ def expose(
     # One picture at a time keeps the instants in the cache of a CPU and small on a GPU.
     for i in range(count):
         chosen = _instants(max(float(length[i]), float(object_length[i]) if moving[i] else 0.0))
-        turns = [
-            (m[0][i, chosen], m[1][i, chosen], m[2][i], margin) for m in (motion, object_motion)
+        views = [
+            _displacements(m[0][i, chosen], m[1][i, chosen], m[2][i], size, margin)
+            for m in (motion, object_motion)
         ]
-        seen = _warp(linear[i], *turns[0])
+        # Things move against the camera's look.
+        flows[i] = -views[0][[0, -1]]
+        seen = _warp(linear[i], views[0], margin)
         if moving[i]:
-            layer = _warp(front[i], *turns[1])
+            layer = _warp(front[i], views[1], margin)
             seen = seen + layer[:, 3:] * (layer[:, :3] - seen)
-            truth[i] += (front[i, 3:] * (front[i, :3] - linear[i]))[..., cut[0], cut[1]]
+            shape = front[i, 3:, cut[0], cut[1]]
+            truth[i] += shape * (front[i, :3, cut[0], cut[1]] - truth[i])
+            flows[i] = torch.where(shape > 0.5, -views[1][[0, -1]], flows[i])
         blurred[i] = seen.mean(dim=0)
     read = _uniform((count, 1, 1, 1), 0.0, model.read_noise, sharp, generator)
     shot = _uniform((count, 1, 1, 1), 0.0, model.shot_noise, sharp, generator)
     noise = torch.randn(blurred.shape, generator=generator, device=sharp.device, dtype=sharp.dtype)
     blurred = to_srgb(blurred + noise * (read**2 + shot**2 * blurred).sqrt())
-    return (blurred * 255).round() / 255, (to_srgb(truth) * 255).round() / 255
+    return Exposure((blurred * 255).round() / 255, (to_srgb(truth) * 255).round() / 255, flows)

@@ -55,7 +55,7 @@ def make(folder: Path, out: Path, *, severity: str, seed: int, count: int | None
             generator = torch.Generator().manual_seed(seed * 100_003 + index)
             sharp = rgb.permute(2, 0, 1)[None].float() / 255
             pair = expose(sharp, model, generator, margin=MARGIN)
-            for part, image in zip(("blurred", "sharp"), pair, strict=True):
+            for part, image in (("blurred", pair.blurred), ("sharp", pair.sharp)):
                 pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
                 with atomic_path(out / part / f"{path.stem}.png") as temporary:
                     cv2.imwrite(str(temporary), pixels[..., ::-1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edge_restore.errors import DataError
-from train.blur import LONGEST, BlurModel, expose
+from train.blur import LONGEST, BlurModel, Exposure, expose
 from train.pack import Pack, Picture
 from train.recipe import Recipe
 
@@ -72,8 +72,8 @@ class PatchSource:
         if saved.shape == self._generator.get_state().shape:
             self._generator.set_state(saved.cpu())
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """blurred and sharp, (batch, 3, patch, patch) float32 in [0, 1], on the device."""
+    def next(self) -> Exposure:
+        """A batch of patches, float32, on the device."""
         patches = _cut(self._pictures, self._batch, self._side, self._random)
         for i in range(self._batch):
             # The augmentation of SVDN, section 4.2: flips, rotations, permuted channels.
@@ -84,8 +84,8 @@ class PatchSource:
         return expose(sharp, self._blur, self._generator, margin=MARGIN)
 
 
-def validation_set(pack: Pack, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """The fixed validation patches: blurred and sharp, (patches, 3, size, size), on the CPU.
+def validation_set(pack: Pack, recipe: Recipe) -> Exposure:
+    """The fixed validation patches, on the CPU.
 
     They depend on the pack and on the recipe's blur and validation sections alone, not on the seed.
 

@@ -56,10 +56,14 @@ class OptimiserRecipe:
 
 @dataclass(frozen=True)
 class LossRecipe:
-    """`kind`: "l2" (SVDN Eq. 8: half the mean squared error), "l1", "charbonnier" or "log_mse"."""
+    """`kind`: "l2" (SVDN Eq. 8: half the mean squared error), "l1", "charbonnier" or "log_mse".
+
+    `motion`: weight of the motion guidance (train/guidance.py), 0 for none.
+    """
 
     kind: str = "l2"
     epsilon: float = 1e-3
+    motion: float = 0.0
 
 
 @dataclass(frozen=True)

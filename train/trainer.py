@@ -22,6 +22,8 @@ from edge_restore.files import atomic_path
 from edge_restore.metrics import psnr, ssim
 from edge_restore.progress import Progress
 from train import networks
+from train.blur import Exposure
+from train.guidance import MotionGuide
 from train.losses import pixel_loss
 from train.pack import Pack
 from train.patches import PatchSource, validation_set
@@ -75,15 +77,16 @@ def to_pixels(image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def evaluate(network: nn.Module, blurred: Tensor, sharp: Tensor, device: torch.device) -> Score:
-    """Restore (N, 3, H, W) pictures in [0, 1] one by one and score them on 8-bit RGB."""
+def evaluate(network: nn.Module, pictures: Exposure, device: torch.device) -> Score:
+    """Restore pictures one by one and score them on 8-bit RGB."""
     network.eval()
     rows = []
     with torch.no_grad():
-        for b, s in zip(blurred, sharp, strict=True):
-            restored = network(b[None].to(device))[0].float()
-            pictures = to_pixels(b), to_pixels(restored), to_pixels(s)
-            rows.append([m(p, pictures[2]) for p in pictures[:2] for m in (psnr, ssim)])
+        for blurred, sharp in zip(pictures.blurred, pictures.sharp, strict=True):
+            restored = network(blurred[None].to(device))[0].float()
+            truth = to_pixels(sharp)
+            before_and_after = to_pixels(blurred), to_pixels(restored)
+            rows.append([m(p, truth) for p in before_and_after for m in (psnr, ssim)])
     network.train()
     return Score(*(float(v) for v in np.mean(rows, axis=0)), images=len(rows))
 
@@ -110,11 +113,12 @@ def _resume(path: Path, recipe: Recipe, pack: Pack, device: torch.device) -> dic
     return state
 
 
-def _adam(network: nn.Module, recipe: OptimiserRecipe) -> torch.optim.Adam:
+def _adam(network: nn.Module, guide: nn.Module | None, recipe: OptimiserRecipe) -> torch.optim.Adam:
     """Adam with two groups of parameters: most, and those that predict offsets and masks."""
     offsets = network.offset_parameters() if hasattr(network, "offset_parameters") else []
     chosen = {id(p) for p in offsets}
     others = [p for p in network.parameters() if id(p) not in chosen]
+    others += guide.parameters() if guide else []
     groups = [{"params": others}, {"params": offsets}] if offsets else [{"params": others}]
     return torch.optim.Adam(groups, lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), fused=True)
 
@@ -149,7 +153,8 @@ def train(
     if init is not None:
         network.load_state_dict(init)
     average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = _adam(network, o)
+    guide = MotionGuide(network).to(device) if recipe.loss.motion else None
+    optimiser = _adam(network, guide, o)
     source = PatchSource(pack, recipe, device)
     validation = validation_set(pack, recipe)
     averaged, parameters = list(average.parameters()), list(network.parameters())
@@ -160,6 +165,8 @@ def train(
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        if guide:
+            guide.load_state_dict(state["guide"])
         source.restore(state["source"])
         step, minutes_before = state["step"], state["minutes"]
 
@@ -171,10 +178,11 @@ def train(
             "recipe": as_table(recipe), "pack": pack.sha256, "step": step, "minutes": minutes(),
             "network": network.state_dict(), "average": average.state_dict(),
             "optimiser": optimiser.state_dict(), "source": source.state(),
+            "guide": guide.state_dict() if guide else None,
         })  # fmt: skip
 
     def validate() -> Score:
-        score = evaluate(average, *validation, device)
+        score = evaluate(average, validation, device)
         line = (
             f"step {step:>7}  {minutes():7.1f} min  loss {smooth:.5f}  rate {rate(step, o):.2e}  "
             f"PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
@@ -193,7 +201,7 @@ def train(
     with Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress:
         progress.advance(step)
         while step < o.steps and (time.monotonic() - began) / 60 < max_minutes:
-            blurred, sharp = source.next()
+            blurred, sharp, flows = source.next()
             for group, factor in zip(
                 optimiser.param_groups, (1.0, offset_factor(step, o)), strict=False
             ):
@@ -201,6 +209,8 @@ def train(
             with amp:
                 restored = network(blurred.contiguous(memory_format=torch.channels_last))
             loss = pixel_loss(restored.float(), sharp, recipe.loss)
+            if guide:
+                loss = loss + recipe.loss.motion * guide.loss(flows)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if o.clip:

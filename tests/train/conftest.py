@@ -51,6 +51,7 @@ def recipe():
                 "arguments": {"width": 8},
                 "data": {"patch": 32, "batch": 2},
                 "optimiser": settings,
+                "loss": {"motion": 0.01},
                 "validation": {"every": 3, "patches": 2, "size": 32},
             }
         )

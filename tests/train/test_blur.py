@@ -41,7 +41,7 @@ def test_fewer_instants_keep_the_middle_and_both_ends(length):
 
 def test_a_still_picture_comes_back_unchanged():
     sharp = (torch.rand(2, 3, 24, 30, generator=generator()) * 255).round() / 255
-    blurred, truth = expose(sharp, BlurModel(still=1.0, **QUIET), generator(1), margin=4)
+    blurred, truth, _ = expose(sharp, BlurModel(still=1.0, **QUIET), generator(1), margin=4)
     assert torch.equal(truth, sharp[..., 4:-4, 4:-4])
     assert torch.equal(blurred, truth)
 
@@ -51,7 +51,7 @@ def test_light_is_averaged_not_code_values():
     sharp = torch.zeros(1, 3, 64, 64)
     sharp[..., ::2] = 1.0
     model = BlurModel(shortest=16, longest=16, still=0, rotation=0, layers=0, **QUIET)
-    blurred, _ = expose(sharp, model, generator(3), margin=16)
+    blurred, _, _ = expose(sharp, model, generator(3), margin=16)
     assert to_linear(blurred).mean().item() == pytest.approx(0.5, abs=0.05)
     assert blurred.mean().item() > 0.65  # 0.735 is half the light; averaging codes would give 0.5
 
@@ -62,7 +62,7 @@ def test_longer_paths_blur_more_and_truth_is_the_sharp_patch():
     for severity in SEVERITIES:
         low, high = SEVERITIES[severity]
         model = BlurModel(shortest=low, longest=high, still=0, layers=0, **QUIET)
-        blurred, truth = expose(sharp, model, generator(), margin=16)
+        blurred, truth, _ = expose(sharp, model, generator(), margin=16)
         assert torch.equal(truth, sharp[..., 16:-16, 16:-16])
         errors.append((blurred - truth).square().mean().item())
     assert errors == sorted(errors)
@@ -72,7 +72,7 @@ def test_longer_paths_blur_more_and_truth_is_the_sharp_patch():
 def test_a_moving_layer_is_in_the_truth_and_its_blur_differs_from_the_background():
     sharp = (torch.rand(6, 3, 80, 80, generator=generator()) * 255).round() / 255
     model = BlurModel(shortest=0.0, longest=0.0, still=0, layers=1.0, **QUIET)
-    _, truth = expose(sharp, model, generator(), margin=16)
+    _, truth, _ = expose(sharp, model, generator(), margin=16)
     changed = (truth != sharp[..., 16:-16, 16:-16]).float().mean().item()
     assert 0.05 < changed < 0.95
 
@@ -80,7 +80,7 @@ def test_a_moving_layer_is_in_the_truth_and_its_blur_differs_from_the_background
 def test_noise_has_the_stated_strength_in_linear_light():
     sharp = torch.full((8, 3, 64, 64), 0.735)  # linear 0.5
     model = BlurModel(still=1.0, read_noise=0.0, shot_noise=0.02)
-    blurred, _ = expose(sharp, model, generator())
+    blurred, _, _ = expose(sharp, model, generator())
     spread = to_linear(blurred).std(dim=(1, 2, 3))
     assert spread.max().item() <= 0.02 * math.sqrt(0.5) * 1.1
     assert spread.max().item() > 0.02 * math.sqrt(0.5) * 0.5
@@ -97,3 +97,19 @@ def test_the_same_seed_gives_the_same_picture_in_8_bits():
 def test_unknown_severity_names_the_known_ones():
     with pytest.raises(OptionError, match="light, medium, heavy"):
         BlurModel.of("brutal")
+
+
+def test_flows_lead_from_the_truth_to_the_first_and_last_instant():
+    """A picture with one bright dot: the blurred streak runs between the two ends of its flow."""
+    sharp = torch.zeros(1, 3, 96, 96)
+    sharp[:, :, 46:50, 38:42] = 1.0
+    model = BlurModel(shortest=14, longest=14, still=0, layers=0, **QUIET)
+    blurred, _, flows = expose(sharp, model, generator(2), margin=16)
+    opened, closed = flows[0, :, :, 31, 23]  # at the dot's middle, (47.5, 39.5) less the margin
+    assert (closed - opened).norm() > 7
+    for flow in (opened, closed):
+        y, x = (round(31.5 + float(flow[0])), round(23.5 + float(flow[1])))
+        near = blurred[0, 0, y - 2 : y + 3, x - 2 : x + 3].max()
+        mirrored = blurred[0, 0, round(31.5 - 2 * float(flow[0])), round(23.5 - 2 * float(flow[1]))]
+        assert near > 0.2
+        assert mirrored == 0

@@ -36,13 +36,13 @@ def test_a_resumed_training_is_the_uninterrupted_one(recipe, pack, tmp_path, mon
 
 def test_training_mends_what_was_put_wrong(recipe, pack, tmp_path):
     """A network that tints everything must unlearn the tint."""
-    quick = recipe(steps=25, rate=2e-2, ema=0.5)
+    quick = recipe(steps=40, rate=4e-3, ema=0.5)
     tinted = trainer.train(quick, pack, tmp_path / "a", device=CPU, max_minutes=0).weights
-    tinted["tail.bias"] += 0.2
+    tinted["tail.bias"] += 0.08
     before = trainer.train(quick, pack, tmp_path / "b", device=CPU, max_minutes=0, init=tinted)
     after = trainer.train(quick, pack, tmp_path / "c", device=CPU, init=tinted)
-    assert before.score.psnr < 16
-    assert after.score.psnr > before.score.psnr + 6
+    assert before.score.psnr < 22
+    assert after.score.psnr > before.score.psnr + 4
 
 
 def test_no_time_left_still_leaves_a_checkpoint_and_a_score(recipe, pack, tmp_path):

@@ -109,6 +109,7 @@ class SVDN(nn.Module):
             for d in ((1, 2, 4) if dilated else (1, 1, 1))
         )
         self.fusion = _conv(3 * width, 2 * width)
+        self.blur_channels = width
         self.neck = (FeatureDeconvolution if feature_deconvolution else PlainNeck)(width)
         # 4x4 stride-2 kernels: as a transposed convolution they cover every pixel four times.
         self.upsample = nn.Sequential(nn.ConvTranspose2d(width, width, 4, 2, 1), nn.PReLU(width))

@@ -1,0 +1,74 @@
+"""Motion guidance: while training, the blur feature must tell how each place moved.
+
+Deblurring alone teaches a network where and how things moved only through the sharpness of its
+output, which takes long. The simulator knows the motion; a 1x1 convolution, thrown away after
+training, reads it from SVDN's blur feature, and its error is added to the loss. This is ours, not
+the paper's: its position loss (Eq. 10) supervises the sampling points themselves.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_restore.errors import RecipeError
+
+_SCALE = 0.1
+"""Pixels to units of about one."""
+
+
+def motion_target(flows: Tensor, factor: int) -> Tensor:
+    """Length and direction of the motion, at 1/factor of the resolution.
+
+    Blur does not tell forth from back, so the direction is doubled: (l cos 2a, l sin 2a, l), where
+    l is the distance from the first place to the last in pixels and a its angle, scaled by 0.1.
+
+    Args:
+        flows: (B, 2, 2, H, W), as in `train.blur.Exposure`; H and W multiples of `factor`.
+        factor: averaged over squares of this side.
+
+    Returns:
+        (B, 3, H/factor, W/factor).
+    """
+    dy, dx = (flows[:, 1] - flows[:, 0]).unbind(1)
+    length = (dy.square() + dx.square() + 1e-12).sqrt()
+    target = torch.stack(((dx.square() - dy.square()) / length, 2 * dx * dy / length, length), 1)
+    return F.avg_pool2d(target * _SCALE, factor)
+
+
+class MotionGuide(nn.Module):
+    """Reads the motion from what goes into a network's neck.
+
+    Args:
+        network: has a `neck` that takes the blur feature first, of `blur_channels` channels.
+
+    Raises:
+        RecipeError: it has none.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        neck, channels = getattr(network, "neck", None), getattr(network, "blur_channels", None)
+        if not isinstance(neck, nn.Module) or not isinstance(channels, int):
+            raise RecipeError(
+                f"{type(network).__name__} has no blur feature to guide",
+                expected="loss.motion = 0 for this network",
+                mend="remove 'motion' from the recipe's [loss]",
+            )
+        self.head = nn.Conv2d(channels, 3, 1)
+        self._blur: Tensor | None = None
+        neck.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _neck: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._blur = inputs[0]
+
+    def loss(self, flows: Tensor) -> Tensor:
+        """Mean absolute error of the motion read from the network's last forward pass."""
+        assert self._blur is not None
+        read = self.head(self._blur)
+        self._blur = None
+        error: Tensor = (
+            (read - motion_target(flows, flows.shape[-1] // read.shape[-1])).abs().mean()
+        )
+        return error
