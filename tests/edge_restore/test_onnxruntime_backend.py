@@ -240,7 +240,6 @@ def test_options_that_make_no_sense(models: dict[str, Path], wrong: dict[str, in
         backends.create("auto", [models["camera"]], **wrong).open(720, 1280)
 
 
-@pytest.mark.skipif("svdn" not in zoo.names(), reason="the zoo holds no svdn")
 def test_the_shipped_network_in_tiles(noisy_picture: Pixels) -> None:
     found = zoo.find("svdn")
     image = np.ascontiguousarray(noisy_picture[:420, :600])
