@@ -30,7 +30,7 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class OptimiserRecipe:
-    """Adam.
+    """`algorithm`: "adam", or "muon": Muon for the kernels between features, Adam for the rest.
 
     `schedule`: "cosine" or "polynomial" (with `power`), from `rate` to `last_rate` over `steps`,
     after `warmup` steps of linear rise. `clip`: largest gradient norm, 0 for none. `ema`: decay of
@@ -41,6 +41,7 @@ class OptimiserRecipe:
     """
 
     steps: int
+    algorithm: str = "adam"
     rate: float = 1e-3
     last_rate: float = 1e-6
     schedule: str = "cosine"
@@ -58,12 +59,15 @@ class OptimiserRecipe:
 class LossRecipe:
     """`kind`: "l2" (SVDN Eq. 8: half the mean squared error), "l1", "charbonnier" or "log_mse".
 
-    `motion`: weight of the motion guidance (train/guidance.py), 0 for none.
+    `motion`: weight of the motion guidance (train/guidance.py), 0 for none. For the first
+    `motion_first` steps it is the only loss; then the sampling points are laid along the motion
+    that was learned, and the recipe's warm-up and offset start begin anew.
     """
 
     kind: str = "l2"
     epsilon: float = 1e-3
     motion: float = 0.0
+    motion_first: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,11 @@ class Recipe:
     validation: ValidationRecipe = field(default_factory=ValidationRecipe)
 
 
-_CHOICES = {"schedule": ("cosine", "polynomial"), "kind": ("l2", "l1", "charbonnier", "log_mse")}
+_CHOICES = {
+    "algorithm": ("adam", "muon"),
+    "schedule": ("cosine", "polynomial"),
+    "kind": ("l2", "l1", "charbonnier", "log_mse"),
+}
 _AT_LEAST_ONE = ("steps", "patch", "batch", "every", "patches", "size")
 
 

@@ -21,13 +21,13 @@ from edge_restore.errors import DataError, EdgeRestoreError
 from edge_restore.files import atomic_path
 from edge_restore.metrics import psnr, ssim
 from edge_restore.progress import Progress
-from train import networks
+from train import networks, optimiser
 from train.blur import Exposure
 from train.guidance import MotionGuide
 from train.losses import pixel_loss
 from train.pack import Pack
 from train.patches import PatchSource, validation_set
-from train.recipe import OptimiserRecipe, Recipe, as_table
+from train.recipe import Recipe, as_table
 from train.schedule import offset_factor, rate
 
 CHECKPOINT = "checkpoint.pt"
@@ -113,14 +113,10 @@ def _resume(path: Path, recipe: Recipe, pack: Pack, device: torch.device) -> dic
     return state
 
 
-def _adam(network: nn.Module, guide: nn.Module | None, recipe: OptimiserRecipe) -> torch.optim.Adam:
-    """Adam with two groups of parameters: most, and those that predict offsets and masks."""
-    offsets = network.offset_parameters() if hasattr(network, "offset_parameters") else []
-    chosen = {id(p) for p in offsets}
-    others = [p for p in network.parameters() if id(p) not in chosen]
-    others += guide.parameters() if guide else []
-    groups = [{"params": others}, {"params": offsets}] if offsets else [{"params": others}]
-    return torch.optim.Adam(groups, lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), fused=True)
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 where the device multiplies matrices in it: GPUs, and CPUs with AMX."""
+    matrices = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or matrices)
 
 
 def train(
@@ -133,7 +129,7 @@ def train(
         recipe: what to train and how.
         pack: the sharp pictures.
         folder: of the run: a checkpoint is kept here, and resumed from when there is one.
-        device: to train on; AMP in bfloat16 on CUDA.
+        device: to train on; in bfloat16 where it is fast.
         max_minutes: of this call; then a checkpoint is written and the outcome returned.
         init: weights to start from, when there is no checkpoint.
 
@@ -154,17 +150,19 @@ def train(
         network.load_state_dict(init)
     average = copy.deepcopy(network).requires_grad_(False)
     guide = MotionGuide(network).to(device) if recipe.loss.motion else None
-    optimiser = _adam(network, guide, o)
+    optimisers = optimiser.make(network, guide, o)
     source = PatchSource(pack, recipe, device)
     validation = validation_set(pack, recipe)
     averaged, parameters = list(average.parameters()), list(network.parameters())
     step, minutes_before = 0, 0.0
+    first = recipe.loss.motion_first if guide else 0
     checkpoint = folder / CHECKPOINT
     state = _resume(checkpoint, recipe, pack, device)
     if state is not None:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
+        for each, theirs in zip(optimisers, state["optimisers"], strict=True):
+            each.load_state_dict(theirs)
         if guide:
             guide.load_state_dict(state["guide"])
         source.restore(state["source"])
@@ -177,7 +175,7 @@ def train(
         _save(checkpoint, {
             "recipe": as_table(recipe), "pack": pack.sha256, "step": step, "minutes": minutes(),
             "network": network.state_dict(), "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(), "source": source.state(),
+            "optimisers": [each.state_dict() for each in optimisers], "source": source.state(),
             "guide": guide.state_dict() if guide else None,
         })  # fmt: skip
 
@@ -191,27 +189,32 @@ def train(
         print(line, flush=True)
         return score
 
-    amp = (
-        torch.autocast("cuda", torch.bfloat16)
-        if device.type == "cuda"
-        else contextlib.nullcontext()
-    )
     smooth = math.nan
     score = validate()
     with Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress:
         progress.advance(step)
         while step < o.steps and (time.monotonic() - began) / 60 < max_minutes:
             blurred, sharp, flows = source.next()
-            for group, factor in zip(
-                optimiser.param_groups, (1.0, offset_factor(step, o)), strict=False
-            ):
-                group["lr"] = factor * rate(step, o)
-            with amp:
-                restored = network(blurred.contiguous(memory_format=torch.channels_last))
-            loss = pixel_loss(restored.float(), sharp, recipe.loss)
+            if guide and step == first > 0:
+                guide.lay_points(network)
+                average.load_state_dict(network.state_dict())
+            for group in (group for each in optimisers for group in each.param_groups):
+                group["lr"] = rate(step, o, again=first)
+                if group.get("role") == optimiser.OFFSETS:
+                    group["lr"] *= offset_factor(step - first, o)
+            with _autocast(device):
+                image = blurred.contiguous(memory_format=torch.channels_last)
+                if guide and step < first:
+                    guide.look(network, image)
+                else:
+                    restored = network(image)
+            loss = blurred.new_zeros(())
+            if step >= first:
+                loss = pixel_loss(restored.float(), sharp, recipe.loss)
             if guide:
                 loss = loss + recipe.loss.motion * guide.loss(flows)
-            optimiser.zero_grad(set_to_none=True)
+            for each in optimisers:
+                each.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if o.clip:
                 nn.utils.clip_grad_norm_(parameters, o.clip, foreach=True)
@@ -222,11 +225,13 @@ def train(
                     f"the loss is {value} at step {step}; its batch is in {folder}/diverged.pt, "
                     "the last checkpoint is untouched; a smaller rate or clip usually mends it"
                 )
-            optimiser.step()
+            for each in optimisers:
+                each.step()
             step += 1
             smooth = value if math.isnan(smooth) else 0.99 * smooth + 0.01 * value
             # A young average follows closely, so that the start is forgotten.
-            decay = min(o.ema, (1 + step) / (10 + step))
+            age = step - first if step > first else step
+            decay = min(o.ema, (1 + age) / (10 + age))
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, parameters, 1 - decay)
             progress.advance(1, f"loss {smooth:.4f}")

@@ -43,7 +43,7 @@ def pack(pack_file):
 
 @pytest.fixture
 def recipe():
-    def make(**optimiser):
+    def make(motion_first=0, **optimiser):
         settings = {"steps": 6, "rate": 1e-3, "warmup": 2, "clip": 1.0, **optimiser}
         return parse(
             {
@@ -51,7 +51,7 @@ def recipe():
                 "arguments": {"width": 8},
                 "data": {"patch": 32, "batch": 2},
                 "optimiser": settings,
-                "loss": {"motion": 0.01},
+                "loss": {"motion": 0.01, "motion_first": motion_first},
                 "validation": {"every": 3, "patches": 2, "size": 32},
             }
         )

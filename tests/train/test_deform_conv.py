@@ -190,6 +190,24 @@ def test_compiled_gradients_agree_with_plain_ones(case, monkeypatch):
         torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)
 
 
+def test_bfloat16_columns_are_rounded_and_nothing_else_is(path):
+    """With offsets that bfloat16 holds exactly, the result is float32's but for roundings."""
+    (image, offset, mask, weight, bias), options = tensors(count=2, size=(3, 600))
+    offset, mask = (t.mul(8).round().div(8).float() for t in (offset, mask))
+    image, weight, bias = (t.bfloat16().float() for t in (image, weight, bias))
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        given = [t.detach().clone().to(dtype).requires_grad_() for t in (image, offset, mask)]
+        kernel = weight.clone().to(dtype).requires_grad_()
+        out = deform_conv2d(*given, kernel, bias.to(dtype), **options)
+        assert out.dtype == dtype
+        out.float().square().sum().backward()
+        results.append([out, *(t.grad for t in (*given, kernel))])
+    for wide, narrow in zip(*results, strict=True):
+        error = (wide - narrow.float()).norm() / wide.norm()
+        assert 1e-5 < error < 2e-2
+
+
 def test_the_environment_switches_the_compiled_path_off(monkeypatch):
     monkeypatch.setenv("EDGE_RESTORE_NO_C", "1")
     deform_sample.library.cache_clear()

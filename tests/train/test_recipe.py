@@ -53,6 +53,9 @@ def test_rate_rises_then_falls_to_the_last_rate():
     cosine = OptimiserRecipe(steps=110, rate=1.0, last_rate=0.1, warmup=10)
     assert rate(0, cosine) == pytest.approx(0.1)
     assert rate(9, cosine) == pytest.approx(1.0)
+    assert rate(60, cosine, again=60) == pytest.approx(0.055)
+    assert rate(69, cosine, again=60) == rate(69, cosine)
+    assert rate(59, cosine, again=60) == rate(59, cosine)
     assert rate(60, cosine) == pytest.approx(0.55)
     assert rate(110, cosine) == rate(500, cosine) == pytest.approx(0.1)
     published = OptimiserRecipe(

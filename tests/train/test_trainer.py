@@ -7,13 +7,19 @@ import torch
 
 from edge_restore.errors import DataError
 from train import trainer
+from train.networks import create
 from train.patches import PatchSource, validation_set
 
 CPU = torch.device("cpu")
 
 
-def test_a_resumed_training_is_the_uninterrupted_one(recipe, pack, tmp_path, monkeypatch):
-    whole = trainer.train(recipe(), pack, tmp_path / "whole", device=CPU)
+@pytest.mark.parametrize("first", [0, 3, 4])
+@pytest.mark.parametrize("algorithm", ["adam", "muon"])
+def test_a_resumed_training_is_the_uninterrupted_one(
+    recipe, pack, tmp_path, monkeypatch, algorithm, first
+):
+    chosen = recipe(motion_first=first, algorithm=algorithm)
+    whole = trainer.train(chosen, pack, tmp_path / "whole", device=CPU)
     batches = {"taken": 0}
     take = PatchSource.next
 
@@ -25,13 +31,27 @@ def test_a_resumed_training_is_the_uninterrupted_one(recipe, pack, tmp_path, mon
 
     monkeypatch.setattr(PatchSource, "next", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(recipe(), pack, tmp_path / "cut", device=CPU)
+        trainer.train(chosen, pack, tmp_path / "cut", device=CPU)
     monkeypatch.undo()
-    resumed = trainer.train(recipe(), pack, tmp_path / "cut", device=CPU)
+    resumed = trainer.train(chosen, pack, tmp_path / "cut", device=CPU)
     assert resumed.finished
     assert resumed.steps == whole.steps == 6
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
+
+
+def test_motion_comes_first(recipe, pack, tmp_path):
+    """Until `motion_first` only what the guide sees is trained; then points are laid, all is."""
+    torch.manual_seed(recipe().seed)
+    fresh = create("svdn", width=8).state_dict()
+    guided = trainer.train(recipe(steps=4, motion_first=4), pack, tmp_path / "a", device=CPU)
+    assert torch.equal(guided.weights["tail.weight"], fresh["tail.weight"])
+    assert torch.equal(guided.weights["neck.ow1.bias"], fresh["neck.ow1.bias"])
+    assert not torch.equal(guided.weights["fusion.weight"], fresh["fusion.weight"])
+    both = trainer.train(recipe(steps=5, motion_first=4), pack, tmp_path / "b", device=CPU)
+    # The first outer tap begins 2 px up and left of the pixel, and is laid on the pixel.
+    assert (both.weights["neck.ow1.bias"][:2] - 2).abs().max() < 1
+    assert not torch.equal(both.weights["tail.weight"], fresh["tail.weight"])
 
 
 def test_training_mends_what_was_put_wrong(recipe, pack, tmp_path):

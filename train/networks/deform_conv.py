@@ -36,6 +36,8 @@ def _columns_grid_sample(
     count, channels, height, width = image.shape
     out_height, out_width = offset.shape[2:]
     taps = kernel[0] * kernel[1]
+    # bfloat16 holds whole pixels up to 256 only: positions and sums are float32 at least.
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     like = {"device": image.device, "dtype": offset.dtype}
     tap_y = torch.arange(kernel[0], **like).repeat_interleave(kernel[1]) * dilation[0] - padding[0]
     tap_x = torch.arange(kernel[1], **like).repeat(kernel[0]) * dilation[1] - padding[1]
@@ -55,7 +57,7 @@ def _columns_grid_sample(
     )  # fmt: skip
     sampled = sampled.reshape(count, groups, channels // groups, taps, out_height * out_width)
     sampled = sampled * mask.reshape(count, groups, 1, taps, out_height * out_width)
-    return sampled.permute(0, 4, 3, 1, 2).reshape(count, -1, taps, channels)
+    return sampled.permute(0, 4, 3, 1, 2).reshape(count, -1, taps, channels).to(image.dtype)
 
 
 def _columns_compiled(
@@ -63,9 +65,12 @@ def _columns_compiled(
     dilation: Pair, groups: int,
 ) -> Tensor:  # fmt: skip
     """The same taps by the compiled CPU kernel."""
-    image, offset, mask = (t.permute(0, 2, 3, 1).contiguous() for t in (image, offset, mask))
+    dtype = image.dtype
+    image, offset, mask = (
+        t.permute(0, 2, 3, 1).float().contiguous() for t in (image, offset, mask)
+    )
     columns: Tensor = deform_sample.SampleColumns.apply(
-        image, offset, mask, kernel, stride, padding, dilation, groups
+        image, offset, mask, kernel, stride, padding, dilation, groups, dtype
     )
     return columns
 
@@ -125,7 +130,7 @@ def deform_conv2d(
         )
     fast = (
         image.device.type == "cpu"
-        and image.dtype == offset.dtype == mask.dtype == torch.float32
+        and {image.dtype, offset.dtype, mask.dtype} <= {torch.float32, torch.bfloat16}
         and deform_sample.library() is not None
     )
     gather = _columns_compiled if fast else _columns_grid_sample
@@ -135,14 +140,14 @@ def deform_conv2d(
     matrix = weight.reshape(groups, out_channels // groups, channels // groups, taps)
     matrix = matrix.permute(0, 3, 2, 1).reshape(groups, -1, out_channels // groups)
     if groups == 1:
-        out = columns.reshape(count * pixels, -1).to(matrix.dtype) @ matrix.squeeze(0)
+        out = columns.reshape(count * pixels, -1) @ matrix.squeeze(0).to(columns.dtype)
     else:
         columns = columns.reshape(count * pixels, taps, groups, channels // groups)
         columns = columns.permute(2, 0, 1, 3).reshape(groups, count * pixels, -1)
-        out = torch.bmm(columns.to(matrix.dtype), matrix).permute(1, 0, 2)
+        out = torch.bmm(columns, matrix.to(columns.dtype)).permute(1, 0, 2)
     out = out.reshape(count, *size, out_channels)
     if bias is not None:
-        out = out + bias
+        out = out + bias.to(out.dtype)
     return out.permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,5 @@
-/* Bilinear gather of deformable taps and its gradient, float32, channels last.
+/* Bilinear gather of deformable taps and its gradient, channels last, computed in float32.
+ * The columns may be bfloat16 (`narrow`), half the memory traffic beside bfloat16 products.
  *
  * For output position p of an image, offset group g and tap k, with dy, dx, m read from the
  * offset and mask tensors, the tap stands at
@@ -10,6 +11,7 @@
  * in the backward pass, so that images can be given to threads without atomics.
  */
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 typedef struct {
@@ -17,6 +19,7 @@ typedef struct {
     int out_width, taps_y, taps_x;    /* output row length, kernel size */
     int stride_y, stride_x, pad_y, pad_x, dil_y, dil_x;
     int groups;                       /* offset groups; channels is a multiple of it */
+    int narrow;                       /* columns and their gradient are bfloat16 */
 } Geometry;
 
 typedef struct {
@@ -26,6 +29,19 @@ typedef struct {
     float fy, fx;
     int any;
 } Tap;
+
+static inline uint16_t to_bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16); /* to the nearest even */
+}
+
+static inline float from_bfloat16(uint16_t value) {
+    const uint32_t bits = (uint32_t)value << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
 
 static Tap locate(const Geometry *g, float y, float x) {
     Tap t;
@@ -47,7 +63,7 @@ static Tap locate(const Geometry *g, float y, float x) {
 
 void sample_forward(const Geometry *g, int row0, int row1, const float *restrict image,
                     const float *restrict offset, const float *restrict mask,
-                    float *restrict columns) {
+                    void *restrict columns) {
     const int taps = g->taps_y * g->taps_x, cg = g->channels / g->groups;
     for (int oy = row0; oy < row1; oy++)
         for (int ox = 0; ox < g->out_width; ox++) {
@@ -58,9 +74,12 @@ void sample_forward(const Geometry *g, int row0, int row1, const float *restrict
                     const float y = oy * g->stride_y - g->pad_y + (k / g->taps_x) * g->dil_y + offset[2 * at];
                     const float x = ox * g->stride_x - g->pad_x + (k % g->taps_x) * g->dil_x + offset[2 * at + 1];
                     const Tap t = locate(g, y, x);
-                    float *restrict out = columns + (p * taps + k) * g->channels + og * cg;
+                    const size_t first = (p * taps + k) * g->channels + og * cg;
+                    float *restrict out = (float *)columns + first;
+                    uint16_t *restrict narrow = (uint16_t *)columns + first;
                     if (!t.any) {
-                        memset(out, 0, (size_t)cg * sizeof(float));
+                        if (g->narrow) memset(narrow, 0, (size_t)cg * sizeof(uint16_t));
+                        else memset(out, 0, (size_t)cg * sizeof(float));
                         continue;
                     }
                     const float m = mask[at];
@@ -68,16 +87,22 @@ void sample_forward(const Geometry *g, int row0, int row1, const float *restrict
                     const float *restrict v = image + og * cg;
                     const float *restrict v0 = v + t.at[0], *restrict v1 = v + t.at[1];
                     const float *restrict v2 = v + t.at[2], *restrict v3 = v + t.at[3];
-                    for (int i = 0; i < cg; i++) out[i] = a * v0[i] + b * v1[i] + c * v2[i] + d * v3[i];
+                    if (g->narrow)
+                        for (int i = 0; i < cg; i++)
+                            narrow[i] = to_bfloat16(a * v0[i] + b * v1[i] + c * v2[i] + d * v3[i]);
+                    else
+                        for (int i = 0; i < cg; i++)
+                            out[i] = a * v0[i] + b * v1[i] + c * v2[i] + d * v3[i];
                 }
         }
 }
 
 void sample_backward(const Geometry *g, int out_height, const float *restrict image,
                      const float *restrict offset, const float *restrict mask,
-                     const float *restrict grad_columns, float *restrict grad_image,
+                     const void *restrict grad_columns, float *restrict grad_image,
                      float *restrict grad_offset, float *restrict grad_mask) {
     const int taps = g->taps_y * g->taps_x, cg = g->channels / g->groups;
+    float wide[g->narrow ? cg : 1];
     for (int oy = 0; oy < out_height; oy++)
         for (int ox = 0; ox < g->out_width; ox++) {
             const long p = (long)oy * g->out_width + ox;
@@ -89,7 +114,13 @@ void sample_backward(const Geometry *g, int out_height, const float *restrict im
                     const Tap t = locate(g, y, x);
                     if (!t.any) continue;
                     const float m = mask[at];
-                    const float *restrict go = grad_columns + (p * taps + k) * g->channels + og * cg;
+                    const size_t first = (p * taps + k) * g->channels + og * cg;
+                    const float *restrict go = (const float *)grad_columns + first;
+                    if (g->narrow) {
+                        const uint16_t *restrict from = (const uint16_t *)grad_columns + first;
+                        for (int i = 0; i < cg; i++) wide[i] = from_bfloat16(from[i]);
+                        go = wide;
+                    }
                     float dot[4] = {0, 0, 0, 0};
                     for (int j = 0; j < 4; j++) {
                         if (!t.inside[j]) continue;

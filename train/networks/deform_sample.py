@@ -34,7 +34,7 @@ class _Geometry(ctypes.Structure):
         (name, ctypes.c_int)
         for name in (
             "height", "width", "channels", "out_width", "taps_y", "taps_x", "stride_y", "stride_x",
-            "pad_y", "pad_x", "dil_y", "dil_x", "groups",
+            "pad_y", "pad_x", "dil_y", "dil_x", "groups", "narrow",
         )
     ]  # fmt: skip
 
@@ -85,23 +85,25 @@ class SampleColumns(torch.autograd.Function):
     """columns[n, p, k, c] = mask * bilinear(image), the gather of `deform_sample.c`.
 
     image (N, H, W, C), offset (N, Ho, Wo, G*K*2), mask (N, Ho, Wo, G*K); all float32, contiguous,
-    on the CPU. Returns (N, Ho*Wo, K, C).
+    on the CPU. Returns (N, Ho*Wo, K, C) of the dtype asked for, float32 or bfloat16.
     """
 
     @staticmethod
     def forward(  # noqa: D102
         ctx: Any, image: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor,
         kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
-        dilation: tuple[int, int], groups: int,
+        dilation: tuple[int, int], groups: int, dtype: torch.dtype,
     ) -> torch.Tensor:  # fmt: skip
         compiled = library()
         assert compiled is not None
         count, height, width, channels = image.shape
         out_height, out_width = offset.shape[1:3]
         geometry = _Geometry(
-            height, width, channels, out_width, *kernel, *stride, *padding, *dilation, groups
-        )
-        columns = image.new_empty(count, out_height * out_width, kernel[0] * kernel[1], channels)
+            height, width, channels, out_width, *kernel, *stride, *padding, *dilation, groups,
+            dtype == torch.bfloat16,
+        )  # fmt: skip
+        size = count, out_height * out_width, kernel[0] * kernel[1], channels
+        columns = image.new_empty(size, dtype=dtype)
         half = (out_height + 1) // 2
 
         def work(item: tuple[int, int, int]) -> None:
@@ -133,4 +135,4 @@ class SampleColumns(torch.autograd.Function):
             )  # fmt: skip
 
         list(_threads().map(work, range(image.shape[0])))
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None, None, None)

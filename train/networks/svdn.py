@@ -57,6 +57,25 @@ class FeatureDeconvolution(nn.Module):
         self.deform1 = DeformConv2d(width, width, 5, padding=2)
         self.deform2 = DeformConv2d(width, width, 5, padding=2)
 
+    @torch.no_grad()
+    def lay_points(self, weight: Tensor, bias: Tensor) -> None:
+        """Let the first layer sample along the motion (dy, dx) = weight @ blur + bias.
+
+        The inner 3x3 taps keep their places. The outer 16 are spread evenly from one motion's
+        length before the pixel to one after it, which is what inverting a blur of that length
+        takes. Training goes on from there.
+
+        Args:
+            weight: (2, width), with bias (2,): pixels of the image, which are half of this layer's.
+        """
+        outer = [k for k in range(TAPS) if max(abs(k // 5 - 2), abs(k % 5 - 2)) == 2]
+        half = len(outer) // 2
+        for number, k in enumerate(outer):
+            along = (number - half + (number >= half)) / half / 2
+            for axis, place in enumerate((k // 5 - 2, k % 5 - 2)):
+                self.ow1.weight[2 * k + axis, :, 1, 1] = along * weight[axis]
+                self.ow1.bias[2 * k + axis] = along * bias[axis] - place  # type: ignore[index]
+
     def offsets_and_masks(self, blur: Tensor) -> tuple[Tensor, Tensor]:
         """(N, width, H, W) -> ow1 and ow2, (N, 75, H, W) each, masks still as logits."""
         ow1 = self.ow1(blur)
