@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -82,6 +83,36 @@ class PatchSource:
             patches[i] = turned[..., self._random.permutation(3)]
         sharp = torch.from_numpy(patches).to(self._device).permute(0, 3, 1, 2).float() / 255
         return expose(sharp, self._blur, self._generator, margin=MARGIN)
+
+
+class Ahead:
+    """Makes the next batch of `source` on one core while the last one is trained on."""
+
+    def __init__(self, source: PatchSource) -> None:
+        self._source = source
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches")
+        threads = torch.get_num_threads()
+        self._thread.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(threads)  # which is one number for threads that are yet to come
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._state = self._source.state()
+        self._batch = self._thread.submit(self._source.next)
+
+    def state(self) -> dict[str, object]:
+        """The random state before the batch that `next` will return."""
+        return self._state
+
+    def next(self) -> Exposure:
+        """The batch that was being made."""
+        batch = self._batch.result()
+        self._prepare()
+        return batch
+
+    def close(self) -> None:
+        """Wait for the batch that nobody will take."""
+        self._thread.shutdown()
 
 
 def validation_set(pack: Pack, recipe: Recipe) -> Exposure:

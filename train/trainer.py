@@ -26,7 +26,7 @@ from train.blur import Exposure
 from train.guidance import MotionGuide
 from train.losses import pixel_loss
 from train.pack import Pack
-from train.patches import PatchSource, validation_set
+from train.patches import Ahead, PatchSource, validation_set
 from train.recipe import Recipe, as_table
 from train.schedule import offset_factor, rate
 
@@ -175,7 +175,7 @@ def train(
         _save(checkpoint, {
             "recipe": as_table(recipe), "pack": pack.sha256, "step": step, "minutes": minutes(),
             "network": network.state_dict(), "average": average.state_dict(),
-            "optimisers": [each.state_dict() for each in optimisers], "source": source.state(),
+            "optimisers": [each.state_dict() for each in optimisers], "source": batches.state(),
             "guide": guide.state_dict() if guide else None,
         })  # fmt: skip
 
@@ -191,10 +191,14 @@ def train(
 
     smooth = math.nan
     score = validate()
-    with Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress:
+    batches = Ahead(source)
+    with (
+        contextlib.closing(batches),
+        Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress,
+    ):
         progress.advance(step)
         while step < o.steps and (time.monotonic() - began) / 60 < max_minutes:
-            blurred, sharp, flows = source.next()
+            blurred, sharp, flows = batches.next()
             if guide and step == first > 0:
                 guide.lay_points(network)
                 average.load_state_dict(network.state_dict())
