@@ -19,7 +19,8 @@ from edge_restore.json_fields import JsonFields, is_integer
 WEIGHTS_SCHEMA = "edge_restore.weights_card/1"
 MODEL_SCHEMA = "edge_restore.model_card/1"
 FORMS = ("camera", "float")
-DEFORMABLE = ("DeformConv", "GridSample", "none")
+DEFORMABLE = ("DeformConv", "GridSample", "plugin", "none")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,15 @@ class TensorPort:
 
 @dataclass(frozen=True)
 class Parity:
-    """Greatest difference between ONNX Runtime's and torch's output at one size, in [0, 1]."""
+    """Greatest difference between ONNX Runtime's and torch's output at one size, in [0, 1].
+
+    For a graph that is not FP32 the bar is `psnr`, in dB, of outputs clipped to [0, 1].
+    """
 
     height: int
     width: int
     max_abs_difference: float
+    psnr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,10 @@ class ModelCard:
     """What an ONNX file is: which network, its input and output, from which weights, how good.
 
     `form` "camera" takes and gives uint8 NHWC RGB; "float" takes and gives float32 NCHW RGB in
-    [0, 1]. Height and width of the graph's input must be multiples of `multiple`.
+    [0, 1]. Height and width of the graph's input must be multiples of `multiple`. `deformable`
+    says how the graph writes deformable convolutions: the standard node, GridSample, or the node
+    of our TensorRT plugin. `precision` is what its convolutions compute in; a card without it is
+    of an FP32 graph. `fp32_islands` are the nodes of an FP16 graph that stay in FP32.
     """
 
     name: str
@@ -155,6 +163,8 @@ class ModelCard:
     scores: tuple[Score, ...]
     licence: str
     command: str
+    precision: str = "fp32"
+    fp32_islands: tuple[str, ...] = ()
     schema: str = field(default=MODEL_SCHEMA)
 
     @classmethod
@@ -183,6 +193,8 @@ class ModelCard:
             scores=fields.sequence("scores", _score),
             licence=fields.text("licence"),
             command=fields.text("command"),
+            precision=_precision(fields),
+            fp32_islands=_islands(fields),
         )
         _finish(fields, origin)
         return card
@@ -271,7 +283,18 @@ def _parity(fields: JsonFields) -> Parity:
         height=fields.integer("height", 1),
         width=fields.integer("width", 1),
         max_abs_difference=fields.number("max_abs_difference"),
+        psnr=fields.number("psnr") if "psnr" in fields.document else None,
     )
+
+
+def _precision(fields: JsonFields) -> str:
+    return fields.choice("precision", PRECISIONS) if "precision" in fields.document else "fp32"
+
+
+def _islands(fields: JsonFields) -> tuple[str, ...]:
+    if "fp32_islands" not in fields.document:
+        return ()
+    return tuple(fields.items("fp32_islands", lambda v: isinstance(v, str) and v != "", "strings"))
 
 
 def _port(fields: JsonFields) -> TensorPort:
@@ -299,6 +322,14 @@ def _document(card: WeightsCard | ModelCard) -> dict[str, Any]:
     for value in document.values():
         if isinstance(value, dict) and "sha256" in value and value.get("bytes", 0) is None:
             del value["bytes"]  # not recorded
+    # FP32 is what a card without these fields means
+    if document.get("precision") == "fp32":
+        del document["precision"]
+    if document.get("fp32_islands") == ():
+        del document["fp32_islands"]
+    for size in document.get("parity", ()):
+        if size["psnr"] is None:
+            del size["psnr"]
     # asdict keeps tuples; through JSON they become lists, as a reader would see them
     return dict(json.loads(json.dumps(document, allow_nan=False)))
 

@@ -18,9 +18,12 @@ examples:
   python -m export svdn --weights svdn.safetensors --out svdn.onnx --form camera
   python -m export svdn --weights svdn.safetensors --out svdn-720p.onnx --size 720x1280
   python -m export svdn --weights svdn.safetensors --out svdn-gs.onnx --deformable GridSample
+  python -m export svdn --weights svdn.safetensors --out svdn-plugin-fp16.onnx --form camera \\
+      --deformable plugin --precision fp16
 
 Height and width of a fixed size are multiples of the network's own; the runtime pads other frames.
-Nothing is written unless ONNX Runtime's output agrees with torch's to 1e-4 on three sizes.
+Nothing is written unless ONNX Runtime's output agrees with torch's on three sizes: to 1e-4, or for
+FP16 to 60 dB of PSNR.
 """
 
 
@@ -46,8 +49,14 @@ def parser() -> argparse.ArgumentParser:
         "--size", default="dynamic", metavar="HxW", help="or dynamic (default: %(default)s)"
     )
     p.add_argument(
-        "--deformable", choices=("DeformConv", "GridSample"), default="DeformConv",
-        help="how deformable convolutions are written (default: %(default)s)",
+        "--deformable", choices=("DeformConv", "GridSample", "plugin"), default="DeformConv",
+        help="how deformable convolutions are written: the standard node; GridSample, for "
+        "TensorRT-RTX and old runtimes; our plugin's node, for TensorRT (default: %(default)s)",
+    )  # fmt: skip
+    p.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32",
+        help="of the graph; fp16 keeps coordinates, global sums and the output in FP32 "
+        "(default: %(default)s)",
     )  # fmt: skip
     p.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
     p.add_argument("--name", help="what the card calls the model (default: the network's name)")
@@ -91,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         fixed = size(args.size)
         exporter = _exporter()
-        options = exporter.Options(args.form, fixed, args.deformable, args.opset)
+        options = exporter.Options(args.form, fixed, args.deformable, args.opset, args.precision)
         card, reach = exporter.export(
             args.network, args.weights, args.out, options,
             name=args.name or args.network, command=command,
@@ -106,7 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"{found.height}x{found.width}: ONNX Runtime and torch differ by "
             f"{found.max_abs_difference:.1e}"
+            + ("" if found.psnr is None else f", PSNR {found.psnr:.1f} dB")
         )
+    if card.precision == "fp16":
+        print(f"FP16, with {len(card.fp32_islands)} nodes in FP32")
     if card.deformable != "none":
         print(f"offsets of the deformable convolutions reached {reach:.1f} pixels")
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, card {card_path(args.out).name}")

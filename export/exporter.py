@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from edge_restore.cards import FileDigest, ModelCard, TensorPort, WeightsCard, card_path
 from edge_restore.errors import ModelError, OptionError
 from edge_restore.files import atomic_path, check_writable, sha256
-from export import graph, lowering, parity
+from export import graph, lowering, parity, plugin_node, precision
 from train import weights as weights_files
 from train.networks import NETWORKS
 from train.networks.deform_conv import DeformConv2d
@@ -26,14 +27,33 @@ class Options:
     Attributes:
         form: "float" or "camera", see `export.graph`.
         size: (height, width) of the graph, or None for dynamic ones.
-        deformable: "DeformConv" for the standard node, "GridSample" to write it with GridSample.
+        deformable: "DeformConv" for the standard node, "GridSample" to write it with GridSample,
+            "plugin" for our own node, which TensorRT with our plugin runs.
         opset: of the ONNX file.
+        precision: "fp32", or "fp16" with islands of FP32, see `export.precision`.
     """
 
     form: str = "float"
     size: tuple[int, int] | None = None
     deformable: str = "DeformConv"
     opset: int = 20
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A graph that is ready to be written.
+
+    Attributes:
+        model: the graph.
+        runnable: what ONNX Runtime runs to check it: the same graph, except that the plugin's
+            nodes are still DeformConv with its slices, sigmoid and activation.
+        islands: the nodes that stay in FP32 in an FP16 graph.
+    """
+
+    model: onnx.ModelProto
+    runnable: onnx.ModelProto
+    islands: tuple[str, ...]
 
 
 def export(
@@ -57,11 +77,16 @@ def export(
     """
     _check_out(out)
     network, trained = _load(network_name, weights)
-    model = build(network, options)
+    composed = compose(network, options)
     deformable = options.deformable if _has_deformable(network) else "none"
     with atomic_path(out) as temporary, atomic_path(card_path(out)) as temporary_card:
-        onnx.save(model, str(temporary))
-        differences, reach = parity.check(temporary, network, form=options.form, size=options.size)
+        onnx.save(composed.model, str(temporary))
+        with tempfile.TemporaryDirectory() as folder:
+            checked = Path(folder) / out.name
+            onnx.save(composed.runnable, str(checked))
+            differences, reach = parity.check(
+                checked, network, form=options.form, size=options.size, precision=options.precision
+            )
         card = ModelCard(
             name=name,
             network=network_name,
@@ -79,6 +104,8 @@ def export(
             scores=trained.scores,
             licence=trained.licence,
             command=command,
+            precision=options.precision,
+            fp32_islands=composed.islands,
         )
         card.write(temporary_card)
     return card, reach
@@ -86,10 +113,22 @@ def export(
 
 def build(network: nn.Module, options: Options) -> onnx.ModelProto:
     """The graph of `network` with `options`, checked, not yet compared with torch."""
+    return compose(network, options).model
+
+
+def compose(network: nn.Module, options: Options) -> Composed:
+    """The graph of `network` with `options`, and the one to check it with."""
     model = graph.build(network, form=options.form, size=options.size, opset=options.opset)
     if options.deformable == "GridSample":
         model = graph.finish(graph.simplify(lowering.lower(model)))
-    return model
+    islands: tuple[str, ...] = ()
+    plugin = options.deformable == "plugin"
+    if options.precision == "fp16":
+        model, islands = precision.to_fp16(model, half_deform_conv=plugin)
+        model = graph.finish(model)
+    if not plugin:
+        return Composed(model, model, islands)
+    return Composed(graph.finish_custom(plugin_node.to_plugin(model)), model, islands)
 
 
 def _check_out(out: Path) -> None:

@@ -101,6 +101,26 @@ def finish(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def finish_custom(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, which has nodes of our own, after the checks that onnx can make of it.
+
+    The value_info stays: it holds the types and shapes of what our nodes give, without which
+    nothing after them could be checked.
+
+    Raises:
+        InternalError: the graph is not valid ONNX, or a tensor has no type.
+    """
+    try:
+        onnx.checker.check_model(model)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InternalError(f"the exported graph is not valid: {error}") from error
+    typed = {v.name for v in (*inferred.graph.value_info, *inferred.graph.output)}
+    if untyped := [t for node in model.graph.node for t in node.output if t not in typed]:
+        raise InternalError(f"the tensor '{untyped[0]}' of the exported graph has no type")
+    return model
+
+
 class _Form(nn.Module):
     """The network between the conversions of its form. Whatever runs in `network` has its scope."""
 

@@ -5,6 +5,11 @@
 GridSample with zero padding reads x at fractional positions exactly as DeformConv does (a bilinear
 corner outside the image is zero); w_k is then a 1x1 convolution. Sampling all K = Kh*Kw taps at
 once would hold a K*C*Ho*Wo tensor, so a few taps are sampled at a time, convolved, and added up.
+
+An engine's compiler sees that those steps do not need each other and samples them all in one
+kernel, which holds that tensor again (TensorRT-RTX 1.7 does). So each step waits for the one
+before: the upper limit that its coordinates are clipped to is chosen by a number from the sum so
+far, between two limits that both lie outside the image.
 """
 
 from __future__ import annotations
@@ -22,6 +27,12 @@ from edge_restore.errors import ModelError
 FARTHEST = 4.0
 """Normalised coordinates are clipped to +-FARTHEST: outside the image for every size (the corners
 of a one-pixel side are at +-3), and small enough for the integers that a runtime floors them to."""
+
+FARTHER = 4.5
+"""The other limit, just as far outside; taken where the sum so far exceeds `HUGE`."""
+
+HUGE = 6e4
+"""Fits into float16. It does not matter what exceeds it, see `FARTHER`; NaN does not."""
 
 
 def lower(model: onnx.ModelProto, *, taps_at_once: int | None = None) -> onnx.ModelProto:
@@ -185,6 +196,7 @@ def _write(w: _Writer, layer: _Layer, at_once: int, linear: str) -> None:
     for number, step in steps:
         count = step.stop - step.start
         grid = reshaped(grids[number], f"grid_{number}", 0, -1, tail=grid_tail)
+        grid = w.add("Min", [grid, _after(w, total, number)], str(number))
         columns = w.add(  # (N*G, C/G, taps*Ho, Wo)
             "GridSample", [image, grid], str(number),
             mode=linear, padding_mode="zeros", align_corners=0,
@@ -199,6 +211,21 @@ def _write(w: _Writer, layer: _Layer, at_once: int, linear: str) -> None:
         part = w.add("Conv", [columns, kernel, *bias], str(number), group=layer.groups)
         total = w.add("Add", [total, part], str(number)) if total else part
     w.finish(layer.output)
+
+
+def _after(w: _Writer, total: str, number: int) -> str:
+    """The upper limit of a step's coordinates, (1,), known once `total` is (empty: at once)."""
+    if not total:
+        return w.constant("highest", [FARTHEST])
+    first = [w.constant(f"first_{number}/{n}", [i] * 4, np.int64) for i, n in ((0, "a"), (1, "b"))]
+    number_of_sum = w.add("Slice", [total, *first], f"first_{number}")
+    number_of_sum = w.add(
+        "Reshape", [number_of_sum, w.constant(f"first_{number}/shape", [1], np.int64)],
+        f"first_{number}",
+    )  # fmt: skip
+    exceeds = w.add("Greater", [number_of_sum, w.constant(f"huge_{number}", [HUGE])], str(number))
+    limits = [w.constant(f"{n}_{number}", [v]) for n, v in (("far", FARTHER), ("near", FARTHEST))]
+    return w.add("Where", [exceeds, *limits], f"limit_{number}")
 
 
 def _grid(w: _Writer, layer: _Layer, reshaped: Any) -> str:
@@ -234,5 +261,5 @@ def _grid(w: _Writer, layer: _Layer, reshaped: Any) -> str:
         coordinates.append(w.add("Add", [moved, place], label))
     grid = w.add("Concat", coordinates[::-1], "grid", axis=2)
     grid = w.add("Transpose", [grid], "grid", perm=[0, 1, 3, 4, 2])
-    limits = [w.constant("lowest", -FARTHEST), w.constant("highest", FARTHEST)]
-    return w.add("Clip", [grid, *limits], "grid")
+    # Only from below: `_after` gives the upper limit.
+    return w.add("Max", [grid, w.constant("lowest", -FARTHEST)], "grid")

@@ -15,10 +15,15 @@ from edge_restore.errors import BackendError, DependencyError, ModelError
 from edge_restore.frames import Pixels
 from edge_restore.padding import pad_to_multiple
 from export.graph import INPUT
+from export.precision import with_kept_rounding
 from train.networks.deform_conv import DeformConv2d
 
 TOLERANCE = 1e-4
-"""Of the float32 output on a scale of [0, 1]."""
+"""Of an FP32 graph's output on a scale of [0, 1]."""
+
+LEAST_PSNR = 60.0
+"""Of an FP16 graph's output against torch's in float32, both clipped to [0, 1], in dB. At 60 dB the
+error is a quarter of an 8-bit level (root mean square)."""
 
 SIZES = ((64, 96), (128, 80), (75, 101))
 """Of dynamic graphs: wide, high, and odd."""
@@ -43,7 +48,12 @@ def sizes(size: tuple[int, int] | None, multiple: int) -> tuple[tuple[int, int],
 
 
 def check(
-    path: Path, network: nn.Module, *, form: str, size: tuple[int, int] | None
+    path: Path,
+    network: nn.Module,
+    *,
+    form: str,
+    size: tuple[int, int] | None,
+    precision: str = "fp32",
 ) -> tuple[tuple[Parity, ...], float]:
     """Compare the file `path` with `network` on three sizes of 8-bit frames.
 
@@ -54,16 +64,20 @@ def check(
     graph, so it is made an output beside the image; then the image must be exactly that tensor,
     clipped and rounded.
 
+    An FP32 graph may differ by `TOLERANCE` anywhere; an FP16 one must reach `LEAST_PSNR`. ONNX
+    Runtime's CPU provider rounds FP16 tensors (see `precision.with_kept_rounding`) but sums in
+    FP32, so this says what the types cost, and not how a GPU's FP16 sums round.
+
     Returns:
         The difference at each size, and the greatest offset in pixels that a deformable
         convolution was given (0 without one): what the comparison says of sampling depends on it.
 
     Raises:
-        ModelError: a difference above `TOLERANCE`, or an output that is not finite.
+        ModelError: a difference above the bar, or an output that is not finite.
         BackendError: this ONNX Runtime cannot run the file.
         DependencyError: ONNX Runtime is not installed.
     """
-    session = _session(path, form)
+    session = _session(path, form, precision)
     multiple = int(network.multiple)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
     found, reach = [], 0.0
@@ -76,28 +90,35 @@ def check(
                 expected="weights that give finite numbers",
                 mend="train again, or export an earlier checkpoint of these weights",
             )
-        difference = _difference(session, pixels, expected, multiple, form, path)
-        found.append(Parity(height=height, width=width, max_abs_difference=difference))
+        found.append(_compare(session, pixels, expected, multiple, form, path, precision))
         reach = max(reach, offset)
     return tuple(found), reach
 
 
-def _difference(
-    session: Any, pixels: Pixels, expected: Image, multiple: int, form: str, path: Path
-) -> float:
-    """Greatest difference of the float output; raises when it, or the camera's image, is wrong."""
+def _compare(
+    session: Any, pixels: Pixels, expected: Image, multiple: int, form: str, path: Path,
+    precision: str,
+) -> Parity:  # fmt: skip
+    """How far the float output is off; raises when it, or the camera's image, is wrong."""
     height, width = pixels.shape[:2]
     padded = pad_to_multiple(pixels, multiple)
     image = padded[None] if form == "camera" else _unit_range(padded)
     restored, *images = session.run(None, {INPUT: image})[::-1]
     where = f"the graph that would become '{path.name}'"
-    difference = float(np.abs(restored[..., :height, :width] - expected).max())
-    if not difference <= TOLERANCE:  # so written, NaN fails
+    found = restored[..., :height, :width]
+    difference = float(np.abs(found - expected).max())
+    psnr = _psnr(found, expected) if precision == "fp16" else None
+    # So written, NaN fails.
+    if not (difference <= TOLERANCE if psnr is None else psnr >= LEAST_PSNR):
+        off = f"by {difference:.2g}" if psnr is None else f"to {psnr:.1f} dB of PSNR"
+        bar = f"at most {TOLERANCE:g}" if psnr is None else f"at least {LEAST_PSNR:g} dB"
         raise ModelError(
-            f"{where} computes something else than the network: ONNX Runtime and torch differ by "
-            f"{difference:.2g} at {height}x{width}; nothing was written",
-            expected=f"at most {TOLERANCE:g} on a scale of [0, 1]",
-            mend="try another --opset, other versions of torch and onnxruntime, or report this",
+            f"{where} computes something else than the network: ONNX Runtime and torch differ "
+            f"{off} at {height}x{width}; nothing was written",
+            expected=f"{bar} on a scale of [0, 1]",
+            mend="try another --opset, other versions of torch and onnxruntime, or report this"
+            if psnr is None
+            else "export with --precision fp32",
         )
     for levels in images:
         rounded = np.rint(np.clip(restored, 0, 1) * np.float32(255)).astype(np.uint8)
@@ -109,10 +130,16 @@ def _difference(
                 expected="the network's output, clipped to [0, 1], times 255, rounded",
                 mend="try another --opset, another version of onnxruntime, or report this",
             )
-    return difference
+    return Parity(height=height, width=width, max_abs_difference=difference, psnr=psnr)
 
 
-def _session(path: Path, form: str) -> Any:
+def _psnr(found: Image, expected: Image) -> float:
+    """In dB, both clipped to [0, 1]; at most 200, where they are equal."""
+    error = np.clip(found, 0, 1).astype(np.float64) - np.clip(expected, 0, 1)
+    return float(-10 * np.log10(max(np.square(error).mean(), 1e-20)))
+
+
+def _session(path: Path, form: str, precision: str) -> Any:
     """A session of `path` whose last output is the network's float output."""
     try:
         import onnxruntime
@@ -125,6 +152,9 @@ def _session(path: Path, form: str) -> Any:
         inside = onnx.helper.make_tensor_value_info(clip.input[0], onnx.TensorProto.FLOAT, None)
         model.graph.output.append(inside)
     options = onnxruntime.SessionOptions()
+    if precision == "fp16":
+        model = with_kept_rounding(model)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
     try:

@@ -71,6 +71,34 @@ def test_round_trip(kind: Any, document: dict[str, Any], tmp_path: Path) -> None
     assert json.loads((tmp_path / "x.card.json").read_text()) == document
 
 
+def test_a_card_of_an_fp16_graph(tmp_path: Path) -> None:
+    document = model_card()
+    document["deformable"] = "plugin"
+    document["parity"][0]["psnr"] = 71.5
+    document |= {"precision": "fp16", "fp32_islands": ["camera/Mul", "Add_3"]}
+    card = ModelCard.from_json(document)
+    assert (card.precision, card.fp32_islands) == ("fp16", ("camera/Mul", "Add_3"))
+    assert card.parity[0].psnr == 71.5
+    assert card.to_json() == document
+    card.write(tmp_path / "x.card.json")
+    assert ModelCard.read(tmp_path / "x.card.json") == card
+
+
+def test_a_card_from_before_there_were_precisions() -> None:
+    card = ModelCard.from_json(model_card())
+    assert (card.precision, card.fp32_islands, card.parity[0].psnr) == ("fp32", (), None)
+
+
+def test_bad_precisions() -> None:
+    document = model_card()
+    document |= {"precision": "fp64", "fp32_islands": [1], "deformable": "Plugin"}
+    document["parity"][0]["psnr"] = "high"
+    with pytest.raises(CardError) as caught:
+        ModelCard.from_json(document)
+    for part in ('precision is "fp64"', "fp32_islands is [1]", "deformable", "parity[0].psnr"):
+        assert part in str(caught.value)
+
+
 def test_all_errors_at_once() -> None:
     document = model_card()
     del document["opset"]

@@ -88,3 +88,20 @@ else:
             return session.run(None, inputs)[0]
 
         return run
+
+    @pytest.fixture
+    def run_rounding():
+        """Runs an FP16 graph so that every FP16 tensor is rounded, as `parity.check` does."""
+        import onnxruntime
+
+        from export.precision import with_kept_rounding
+
+        def run_rounding(model, **inputs):
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.intra_op_num_threads = 1
+            kept = with_kept_rounding(graph.finish(model)).SerializeToString()
+            session = onnxruntime.InferenceSession(kept, options, ["CPUExecutionProvider"])
+            return session.run(None, inputs)[0]
+
+        return run_rounding

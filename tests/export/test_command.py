@@ -1,5 +1,6 @@
 """`python -m export` from end to end, and what it says to bad input."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,26 @@ def test_exports_and_reports(weights, tmp_path, capsys):
     assert card.command.startswith("python -m export svdn --weights svdn.safetensors --out")
     assert str(tmp_path) not in card.command
     assert "GridSample" in {node.op_type for node in onnx.load(str(out)).graph.node}
+
+
+def test_exports_fp16_for_the_plugin(weights, tmp_path, capsys):
+    out = tmp_path / "svdn-plugin-fp16.onnx"
+    arguments = ["svdn", "--weights", str(weights), "--out", str(out), "--form", "camera",
+                 "--deformable", "plugin", "--precision", "fp16"]  # fmt: skip
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"75x101: ONNX Runtime and torch differ by .*, PSNR \d+\.\d dB", said)
+    assert "FP16, with 9 nodes in FP32" in said
+    card = verify(card_path(out))
+    assert (card.precision, card.deformable) == ("fp16", "plugin")
+
+
+@pytest.mark.parametrize("option", [("--precision", "int8"), ("--deformable", "Plugin")])
+def test_options_that_are_none(option, weights, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["svdn", "--weights", str(weights), "--out", str(tmp_path / "x.onnx"), *option])
+    assert ended.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -106,3 +106,50 @@ def test_a_card_of_other_weights(export, weights, save_weights, tmp_path):
 def test_fixed_size_in_the_card():
     port = exporter._port("image", exporter.Options(size=(6, 10)))
     assert (port.dtype, port.layout, port.shape) == ("float32", "NCHW", (1, 3, 6, 10))
+
+
+@pytest.mark.parametrize("deformable", ["DeformConv", "GridSample", "plugin"])
+def test_fp16(export, deformable):
+    out, card = export(exporter.Options(form="camera", deformable=deformable, precision="fp16"))
+    assert verify(card_path(out)) == card
+    document = card.to_json()
+    assert (document["precision"], document["deformable"]) == ("fp16", deformable)
+    islands = document["fp32_islands"]
+    assert {"camera/Clip", "camera/Mul"} <= set(islands)
+    nodes = {node.name: node.op_type for node in onnx.load(str(out)).graph.node}
+    assert set(islands) <= set(nodes)
+    expected = {
+        "DeformConv": "DeformConv", "GridSample": "GridSample", "plugin": None,
+    }[deformable]  # fmt: skip
+    assert expected is None or expected in {nodes[name] for name in islands}
+    for size in document["parity"]:
+        assert 60 <= size["psnr"] < 110
+        assert size["max_abs_difference"] > 1e-5  # it was really rounded
+
+
+def test_the_plugin_form(export):
+    out, card = export(exporter.Options(form="camera", deformable="plugin"))
+    assert (card.deformable, card.precision, card.fp32_islands) == ("plugin", "fp32", ())
+    operators = [node.op_type for node in onnx.load(str(out)).graph.node]
+    assert operators.count("EdgeRestoreDeformConv") == 2
+    assert "DeformConv" not in operators and "Sigmoid" not in operators
+    assert all(size.psnr is None and size.max_abs_difference < 1e-4 for size in card.parity)
+
+
+def test_an_fp16_graph_that_misses_the_bar_leaves_nothing(export, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter.parity, "LEAST_PSNR", 110.0)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(
+        ModelError, match=r"differ to \d\d\.\d dB of PSNR at 64x96; nothing was"
+    ) as e:
+        export(exporter.Options(form="camera", deformable="GridSample", precision="fp16"))
+    assert e.value.expected == "at least 110 dB on a scale of [0, 1]"
+    assert "--precision fp32" in e.value.mend
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_fp16_graph_that_is_broken(export, broken_graph, precision):
+    broken_graph()
+    with pytest.raises(ModelError, match="nothing was written"):
+        export(exporter.Options(form="camera", deformable="plugin", precision=precision))

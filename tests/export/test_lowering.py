@@ -127,6 +127,59 @@ def test_no_tensor_holds_more_than_a_row_of_taps():
     assert max(elements.values()) == max(elements["part/GridSample_0"], coordinates)
 
 
+def test_at_4k_the_largest_tensor_is_a_row_of_taps():
+    """By arithmetic, at the half resolution where SVDN deforms 3840x2160; nothing is run."""
+    size, channels, taps = (1080, 1920), 4, 25
+    model, _ = layer(kernel=(5, 5), pads=(2, 2, 2, 2), dynamic=False)
+    for port in model.graph.input:
+        for axis, side in enumerate(size, 2):
+            port.type.tensor_type.shape.dim[axis].dim_value = side
+    lowered = onnx.shape_inference.infer_shapes(lower(model), strict_mode=True, data_prop=True)
+    elements = [
+        np.prod([d.dim_value for d in value.type.tensor_type.shape.dim])
+        for value in lowered.graph.value_info
+        if all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
+    ]
+    pixels = size[0] * size[1]
+    coordinates = 2 * taps * pixels
+    assert max(elements) <= max(5 * channels * pixels, coordinates)
+    assert max(elements) < taps * channels * pixels
+    # With SVDN's 48 channels a row of taps is 2 GB in FP32 and 1 GB in FP16.
+    assert 5 * 48 * pixels * 4 < 2e9 < 25 * 48 * pixels * 4
+
+
+def test_each_step_waits_for_the_one_before():
+    """Otherwise a compiler samples all taps in one kernel; see `test_sampling_does_not_hold...`."""
+    lowered = lower(layer()[0])
+    makers = {output: node for node in lowered.graph.node for output in node.output}
+
+    def needs(tensor, name):
+        node = makers.get(tensor)
+        return node is not None and (
+            node.name == name or any(needs(value, name) for value in node.input)
+        )
+
+    samplers = {n.name: n for n in lowered.graph.node if n.op_type == "GridSample"}
+    assert len(samplers) == 3
+    for number in (1, 2):
+        grid = samplers[f"part/GridSample_{number}"].input[1]
+        before = "part/Add_1" if number == 2 else "part/Conv_0"
+        assert needs(grid, before)
+        assert not needs(grid, f"part/Conv_{number}")
+    assert not needs(samplers["part/GridSample_0"].input[1], "part/Conv_0")
+
+
+@pytest.mark.parametrize("first", [np.nan, np.inf, -np.inf, 1e5, -1e5])
+def test_what_the_steps_wait_for_changes_nothing(first, run):
+    """The number that the next step's limit hangs on is the sum's at the first pixel."""
+    model, inputs = layer(size=(12, 14), spread=0.3)
+    inputs["image"][:, :, 0, 0] = first
+    expected, found = run(model, **inputs), run(lower(model), **inputs)
+    same = np.isfinite(expected)
+    assert same.any() and same.all() == np.isfinite(first)
+    np.testing.assert_allclose(found[same], expected[same], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 3e38, -3e38, 3e9])
 def test_offsets_that_lead_nowhere_sample_zero(value, run):
     model, inputs = layer(spread=0.5)

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from edge_restore.errors import BackendError, ModelError
 from edge_restore.padding import padded_size
-from export import lowering, parity
+from export import lowering, parity, precision
 
 
 @pytest.fixture
@@ -58,6 +58,30 @@ def test_a_good_camera_graph_agrees(check, camera_graph):
 
 def test_a_lowered_graph_agrees(check, camera_graph):
     assert_agrees(check(lowering.lower(camera_graph), "camera"))
+
+
+def test_an_fp16_graph_is_judged_with_every_tensor_rounded(
+    float_graph, network, tmp_path, run_rounding
+):
+    """ONNX Runtime, left alone, drops roundings, and the graph looks better than it is."""
+    typed, _ = precision.to_fp16(lowering.lower(float_graph))
+    path = tmp_path / "half.onnx"
+    onnx.save(typed, str(path))
+    (first, *_), _ = parity.check(path, network, form="float", size=(64, 96), precision="fp16")
+    image = parity._unit_range(parity._picture(np.random.default_rng(0), 64, 96))
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(image)).numpy()
+    found = run_rounding(typed, image=image)
+    assert first.psnr == pytest.approx(parity._psnr(found, expected), abs=0.01)
+    assert first.max_abs_difference == pytest.approx(abs(found - expected).max(), rel=0.01)
+
+
+def test_psnr():
+    image = np.full((1, 3, 2, 2), 0.5, np.float32)
+    assert parity._psnr(image + np.float32(0.01), image) == pytest.approx(40, abs=1e-3)
+    assert parity._psnr(image, image) == 200
+    assert parity._psnr(image + 1, image + 2) == 200  # both are white
+    assert np.isnan(parity._psnr(image * np.nan, image))
 
 
 def test_a_bias_off_by_little_more_than_the_tolerance(check, float_graph):
