@@ -9,10 +9,12 @@
     │   ├── ModelError       a model file or name that is not ours
     │   ├── CardError        a card that is malformed or does not match its file
     │   ├── BackendError     a backend that is unknown or cannot run here
+    │   │   └── EngineError  an engine or manifest that must not be loaded (engine/trusted_file.py)
     │   ├── DataError        training or evaluation data that cannot be used
     │   ├── RecipeError      a training recipe with unknown, missing or bad keys
     │   ├── OptionError      an option's value that makes no sense
     │   └── DependencyError  an optional package that is not installed
+    │       └── MissingLibrary  a TensorRT library (engine/flavour.py)
     └── InternalError        our own bug; exit code 1, with a traceback
 
 Every `UserError` says three things: what was found, what was expected, how to mend it.

@@ -10,14 +10,26 @@ from edge_restore.errors import ModelError
 FOLDER = Path(__file__).parent
 
 _VARIANTS = ("", "-gridsample")
-"""What a name's files are called, best first: standard DeformConv nodes, then the same network
-with DeformConv lowered to GridSample for runtimes that have no kernel for it."""
+"""What a name's files are called that ONNX Runtime can run, best first: standard DeformConv nodes,
+then the same network with DeformConv lowered to GridSample for runtimes that have no kernel."""
+
+_ENGINE_VARIANTS = {
+    # The standard library's own DeformConv plugin is the last resort, and only in FP32: in FP16
+    # it rounds coordinates. TensorRT-RTX has no plugins.
+    ("tensorrt", "fp32"): ("-plugin", "-gridsample", ""),
+    ("tensorrt", "fp16"): ("-plugin-fp16", "-gridsample-fp16", "-fp16"),
+    ("tensorrt", "int8"): ("-plugin-int8", "-gridsample-int8", "-int8"),
+    ("rtx", "fp32"): ("-gridsample", ""),
+    ("rtx", "fp16"): ("-gridsample-fp16", "-fp16"),
+    ("rtx", "int8"): ("-gridsample-int8", "-int8"),
+}
+"""What an engine is built from, best first, for a flavour of TensorRT and a precision."""
 
 
 def names() -> list[str]:
     """The models in the zoo, sorted."""
     stems = {file.stem for file in FOLDER.glob("*.onnx")}
-    return sorted(stem.removesuffix(_VARIANTS[1]) for stem in stems if _is_main(stem, stems))
+    return sorted({_name(stem) for stem in stems if _name(stem) in stems or _runs(stem)})
 
 
 def find(name: str | Path) -> list[Path]:
@@ -52,5 +64,25 @@ def find(name: str | Path) -> list[Path]:
     return [path]
 
 
-def _is_main(stem: str, stems: set[str]) -> bool:
-    return not stem.endswith(_VARIANTS[1]) or stem.removesuffix(_VARIANTS[1]) not in stems
+def engine_files(name: str, flavour: str, precision: str) -> list[Path]:
+    """The zoo's ONNX files that an engine of `name` can be built from, best first; maybe none.
+
+    Without deformable convolutions a network has no variants but those of its precision.
+    """
+    variants = _ENGINE_VARIANTS[flavour, precision]
+    files = [FOLDER / f"{name}{variant}.onnx" for variant in variants]
+    return [file for file in files if file.is_file()]
+
+
+def _name(stem: str) -> str:
+    """The model's name in a file's stem: "svdn" of "svdn-gridsample-fp16"."""
+    suffixes = {v for variants in _ENGINE_VARIANTS.values() for v in variants if v}
+    for suffix in sorted(suffixes, key=len, reverse=True):
+        if stem.endswith(suffix):
+            return stem.removesuffix(suffix)
+    return stem
+
+
+def _runs(stem: str) -> bool:
+    """Whether the file alone makes a model for ONNX Runtime."""
+    return stem == _name(stem) or stem == f"{_name(stem)}{_VARIANTS[1]}"

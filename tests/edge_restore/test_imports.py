@@ -71,7 +71,10 @@ def test_no_source_imports_the_workbench(path: Path) -> None:
         assert not roots & FORBIDDEN
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["evaluate"], ["models"], ["doctor"], ["demo"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["evaluate"], ["models"], ["build"], ["engines"], ["doctor"], ["demo"]],
+)
 def test_help_needs_nothing_installed(command: list[str]) -> None:
     result = python(BARE, "numpy,cv2,av,onnxruntime", *command, "--help")
     assert result.returncode == 0, result.stderr

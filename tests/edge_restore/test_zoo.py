@@ -23,6 +23,36 @@ def test_a_name_is_its_files_best_first(folder: Path) -> None:
     assert zoo.find("lmfn") == [folder / "lmfn.onnx"]
 
 
+def test_variants_for_engines_are_no_models_of_their_own(folder: Path) -> None:
+    for variant in ("plugin", "plugin-fp16", "gridsample-fp16", "gridsample-int8"):
+        (folder / f"svdn-{variant}.onnx").touch()
+    for variant in ("", "-fp16", "-int8"):
+        (folder / f"plain{variant}.onnx").touch()
+    (folder / "lost-plugin-fp16.onnx").touch()
+    assert zoo.names() == ["lmfn", "plain", "svdn"]
+    assert zoo.find("svdn") == [folder / "svdn.onnx", folder / "svdn-gridsample.onnx"]
+    assert zoo.find("plain") == [folder / "plain.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("flavour", "precision", "expected"),
+    [
+        ("tensorrt", "fp32", ["svdn-plugin", "svdn-gridsample", "svdn"]),
+        ("tensorrt", "fp16", ["svdn-plugin-fp16", "svdn-gridsample-fp16"]),
+        ("tensorrt", "int8", []),
+        ("rtx", "fp32", ["svdn-gridsample", "svdn"]),
+        ("rtx", "fp16", ["svdn-gridsample-fp16"]),
+    ],
+)
+def test_what_engines_are_built_from(
+    flavour: str, precision: str, expected: list[str], folder: Path
+) -> None:
+    for variant in ("plugin", "plugin-fp16", "gridsample-fp16"):
+        (folder / f"svdn-{variant}.onnx").touch()
+    files = [folder / f"{stem}.onnx" for stem in expected]
+    assert zoo.engine_files("svdn", flavour, precision) == files
+
+
 def test_a_path_is_itself(folder: Path) -> None:
     model = folder / "mine.onnx"
     model.touch()

@@ -1,0 +1,175 @@
+"""``edge-restore build``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_restore.errors import OptionError
+
+if TYPE_CHECKING:
+    from edge_restore.engine.builder import Built
+    from edge_restore.engine.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model of the zoo (see `edge-restore models`), or an .onnx file with its card "
+        "beside it",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp16",
+        help="what the ONNX file must be typed; default: fp16",
+    )
+    parser.add_argument("--size", required=True, metavar="HxW", help="of the frames, e.g. 720x1280")
+    parser.add_argument(
+        "--flavour",
+        choices=("auto", "tensorrt", "rtx"),
+        default="auto",
+        help="the standard library or TensorRT-RTX; default: the one that suits this machine",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="sm_86",
+        help="a GPU to build for; may be given several times; default: the GPU that is here, or "
+        "everything that TensorRT-RTX knows",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the engine; default: one in the cache"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="the cache's folder, see `edge-restore engines`"
+    )
+    parser.add_argument("--force", action="store_true", help="build it though it is in the cache")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="for another process that builds the same engine; default: 600",
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write what the builder says")
+    parser.add_argument("--verbose", action="store_true", help="show what the builder says")
+
+
+def build(options: argparse.Namespace) -> int:
+    """Build a TensorRT engine from a model, and verify its precision.
+
+    The engine takes frames of one size. A size that is no multiple of the network's own is built
+    as the next one that is; frames are padded to it when they are restored. Beside the engine lies
+    a manifest, which says what it was built from and for, and without which nothing here loads it.
+    """
+    from edge_restore.engine import builder, flavour, gpu, trusted_file
+    from edge_restore.engine.build_log import BuildLog
+    from edge_restore.engine.cache import EngineCache
+    from edge_restore.engine.plan import make_plan
+    from edge_restore.files import check_writable, write_text
+
+    size = frame_size(options.size)
+    for output in (options.output, options.log):
+        if output is not None:
+            check_writable(output)
+    if options.output is not None and options.output.suffix != ".engine":
+        raise OptionError(
+            f"the output '{options.output}' does not end in .engine",
+            expected="the name of the engine; its manifest goes beside it",
+            mend=f"use -o {options.output.with_suffix('.engine')}",
+        )
+    if options.output is not None:
+        # Nothing would load it from there, so do not begin to build it.
+        trusted_file.check_folder(options.output.parent, "the output", "build it there")
+    here = gpu.this_gpu()
+    plan = make_plan(
+        options.model,
+        flavour.load(options.flavour),
+        precision=options.precision,
+        size=size,
+        gpu=here,
+        wanted_targets=options.target,
+    )
+    store = None
+    if options.output is None or options.cache is not None:
+        store = EngineCache(options.cache, wait_seconds=options.wait)
+    log = BuildLog(sys.stderr if options.verbose else None)
+    begun = time.monotonic()
+    built: Built | None
+    try:
+        if options.output is not None:
+            folder = store.folder if store else None
+            built = builder.build(plan, timing_folder=folder, log=log)
+            builder.write(built, plan, options.output, command=_command(options))
+            engine = options.output
+        else:
+            assert store is not None
+            engine, built = builder.obtain(
+                plan, store, command=_command(options), force=options.force, log=log,
+                note=lambda text: print(f"edge-restore: {text}", file=sys.stderr),
+            )  # fmt: skip
+    finally:
+        if options.log is not None and log.messages:
+            write_text(options.log, log.text)
+    _tell(plan, engine, built, time.monotonic() - begun)
+    return 0
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) in "HxW".
+
+    Raises:
+        OptionError: it is none.
+    """
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    if sides is None:
+        raise OptionError(
+            f"'{text}' is not a size",
+            expected="height x width in pixels",
+            mend="write it like --size 720x1280",
+        )
+    return int(sides[1]), int(sides[2])
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command as a manifest keeps it, without this machine's folders."""
+    words = ["edge-restore", "build", Path(options.model).name]
+    words += ["--precision", options.precision, "--size", options.size]
+    words += ["--flavour", options.flavour]
+    for target in options.target:
+        words += ["--target", target]
+    return shlex.join(words)
+
+
+def _tell(plan: Plan, engine: Path, built: Built | None, seconds: float) -> None:
+    from edge_restore.engine.manifest import in_words, read_manifest
+    from edge_restore.progress import duration
+    from edge_restore.report import cells
+
+    manifest = read_manifest(engine)
+    size = f"{plan.height}x{plan.width}"
+    if (plan.height, plan.width) != plan.frame:
+        size += f", to which frames of {plan.frame[0]}x{plan.frame[1]} are padded"
+    rows = [
+        ("model", f"{plan.model.name} ({plan.card.deformable})"),
+        ("size", size),
+        ("precision", f"{manifest.precision}; convolutions: {in_words(manifest.layers.matrix)}"),
+        ("verified by", f"the {manifest.verified_by}"),
+        ("built by", f"{plan.flavour.title} {plan.flavour.version}"),
+        ("built for", ", ".join(manifest.targets)),
+    ]
+    if built is not None and (scratch := built.log.scratch_bytes()) is not None:
+        rows.append(("activations", cells.size(scratch)))
+    for name, text in rows:
+        print(f"{name:<13}{text}")
+    done = f"took {duration(seconds)}" if built is not None else "was in the cache"
+    print(f"{engine}: {cells.size(manifest.engine.bytes or 0)}, {done}")

@@ -1,0 +1,90 @@
+"""How far a build has come, and stopping it by Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+from edge_restore.progress import Progress
+
+
+class Interruption:
+    """While its block runs, Ctrl-C is noted instead of raised.
+
+    A builder calls back into Python from C++, where an exception cannot pass; the monitor tells it
+    to stop instead. A second Ctrl-C does not wait for that.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Interruption:
+        # Python takes signals in the main thread alone.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def make_monitor(
+    trt: Any, config: Any, interruption: Interruption, stream: TextIO
+) -> Iterator[Any]:
+    """Give `config` a monitor while the block runs, where the library has monitors.
+
+    It shows the steps of the outermost phase when `stream` is a terminal, and is silent elsewhere.
+    """
+    if not hasattr(trt, "IProgressMonitor") or not hasattr(config, "progress_monitor"):
+        yield None
+        return
+    shown = Progress(None, "building", "step", stream) if stream.isatty() else None
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.outermost = ""
+            self.finished = 0
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self.outermost = phase_name
+                if shown is not None:
+                    shown.total = shown.done + num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.finished += 1
+            if phase_name == self.outermost and shown is not None:
+                shown.advance(note=phase_name)
+            return not interruption.asked
+
+        def phase_finish(self, phase_name: str) -> None:
+            pass
+
+    monitor = Monitor()
+    config.progress_monitor = monitor
+    try:
+        if shown is None:
+            yield monitor
+        else:
+            with shown:
+                yield monitor
+    finally:
+        config.progress_monitor = None
