@@ -44,6 +44,7 @@ def diagnose() -> list[Check]:
         _optional("tensorrt_rtx", "tensorrt-rtx", "rtx"),
         _optional("pycuda", "pycuda", "gpu"),
         _optional("cuda.bindings", "cuda-bindings", "gpu"),
+        *_routes(),
     ]
 
 
@@ -84,8 +85,9 @@ def _backends() -> list[Check]:
         Check(
             f"backend {status.name}",
             status.available,
-            required=not any_works,
+            required=not any_works and status.name == "onnxruntime",
             detail=status.detail,
+            mend=status.mend,
         )
         for status in statuses
     ]
@@ -110,6 +112,16 @@ def _models() -> list[Check]:
         mend = "export one with `python -m export`, and give its path to --model"
         checks.append(Check("models", False, True, missing, mend))
     return checks
+
+
+def _routes() -> list[Check]:
+    """How deformable convolutions can get into an engine, one line for each library and route."""
+    from edge_restore.engine import routes
+
+    return [
+        Check(f"{status.library}, {status.route}", status.available, False, status.detail)
+        for status in routes.statuses()
+    ]
 
 
 def _optional(module: str, distribution: str, extra: str) -> Check:

@@ -7,21 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.backends.restorer import Restorer
-from edge_restore.errors import BackendError, DependencyError
+from edge_restore.errors import BackendError, DependencyError, UserError
 
 __all__ = ["NAMES", "BackendStatus", "available", "create"]
 
-NAMES = ("auto", "onnxruntime")
+NAMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
 """What `create` understands; "auto" takes the fastest one that can run here."""
+
+_GPU_NAMES = ("tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a backend can run on this machine, and with what, or why not."""
+    """Whether a backend can run on this machine, and with what, or why not.
+
+    Attributes:
+        name: one of `NAMES`.
+        available: whether it can run.
+        detail: with what, or what is missing.
+        mend: what to do about it; empty when there is nothing to do.
+    """
 
     name: str
     available: bool
     detail: str
+    mend: str = ""
 
 
 def create(
@@ -34,12 +44,13 @@ def create(
     """Make a restorer.
 
     Args:
-        backend: one of `NAMES`.
+        backend: one of `NAMES`. "auto" takes a GPU's where it can run a model, and the CPU's
+            otherwise.
         models: ONNX files with a card beside each, in the order of preference: the first that the
             backend can run is taken.
-        threads: how many the network may use; None lets the backend choose.
+        threads: how many the network may use; None lets the backend choose. A GPU's do not care.
         memory_budget: bytes for the network's activations; larger frames are restored in tiles.
-            None takes half of the memory that is free.
+            None takes half of the memory that is free. On a GPU frames are restored whole.
 
     Raises:
         BackendError: `backend` is unknown, or can run none of the models.
@@ -54,6 +65,12 @@ def create(
             expected=f"one of {', '.join(NAMES)}",
             mend="leave the option out to let the fastest be chosen",
         )
+    if backend in _GPU_NAMES:
+        from edge_restore.backends.tensorrt import TensorRTRestorer
+
+        return TensorRTRestorer(models, backend)
+    if backend == "auto" and (restorer := _on_a_gpu(models)) is not None:
+        return restorer
     from edge_restore.backends.onnxruntime import OnnxRuntimeRestorer
 
     return OnnxRuntimeRestorer(models, threads=threads, memory_budget=memory_budget)
@@ -64,6 +81,35 @@ def available() -> list[BackendStatus]:
     from edge_restore.backends.onnxruntime import description
 
     try:
-        return [BackendStatus("onnxruntime", True, description())]
+        statuses = [BackendStatus("onnxruntime", True, description())]
     except DependencyError as error:
-        return [BackendStatus("onnxruntime", False, str(error.mend))]
+        statuses = [BackendStatus("onnxruntime", False, str(error.mend))]
+    return statuses + [_gpu_status(name) for name in _GPU_NAMES]
+
+
+def _on_a_gpu(models: Sequence[Path]) -> Restorer | None:
+    """The first GPU backend that can run one of the models; None without a GPU or its packages.
+
+    A model that is not ours is not passed over here: the CPU's backend will say what is wrong.
+    """
+    from edge_restore.engine.gpu import this_gpu
+
+    if this_gpu() is None:
+        return None
+    from edge_restore.backends.tensorrt import TensorRTRestorer
+
+    for name in _GPU_NAMES:
+        try:
+            return TensorRTRestorer(models, name)
+        except UserError:
+            continue
+    return None
+
+
+def _gpu_status(name: str) -> BackendStatus:
+    from edge_restore.backends.tensorrt import description as describe
+
+    try:
+        return BackendStatus(name, True, describe(name))
+    except UserError as error:
+        return BackendStatus(name, False, error.found, error.mend)

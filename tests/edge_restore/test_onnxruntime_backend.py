@@ -163,7 +163,7 @@ def test_unknown_backend() -> None:
 
 
 def test_available_names_version_and_provider() -> None:
-    (status,) = backends.available()
+    status = backends.available()[0]
     assert status.available
     assert status.name == "onnxruntime"
     assert "CPUExecutionProvider" in status.detail
