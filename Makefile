@@ -40,12 +40,11 @@ clean:
 	rm -rf $(VENV) build out *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(BINDINGS)/.installed: $(VENV)/.installed-test
-	@for wheel in $(BINDINGS_VERSIONS); do \
+	@mkdir -p $(BINDINGS); all=yes; for wheel in $(BINDINGS_VERSIONS); do \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	    --target "$(BINDINGS)/$${wheel##*==}" "tensorrt-$$wheel" || \
-	    echo "no tensorrt-$$wheel for this Python: it is not tested against"; \
-	done
-	@mkdir -p $(BINDINGS) && touch $@
+	    { all=no; echo "no tensorrt-$$wheel for this Python: it is not tested against"; }; \
+	done; [ $$all = no ] || touch $@
 
 EXTRAS_base :=
 EXTRAS_check := [dev]

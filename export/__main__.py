@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
+from edge_restore import frame_size
 from edge_restore.cards import FORMS, card_path
-from edge_restore.errors import DependencyError, OptionError, UserError
+from edge_restore.errors import DependencyError, UserError
 
 EPILOG = """\
 examples:
@@ -69,16 +69,7 @@ def size(text: str) -> tuple[int, int] | None:
     Raises:
         OptionError: neither.
     """
-    if text == "dynamic":
-        return None
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
-    if sides is None:
-        raise OptionError(
-            f"'{text}' is not a size",
-            expected="height x width in pixels, or dynamic",
-            mend="write it like --size 720x1280",
-        )
-    return int(sides[1]), int(sides[2])
+    return None if text == "dynamic" else frame_size.parse(text)
 
 
 def _exporter() -> ModuleType:

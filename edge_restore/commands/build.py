@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 import time
@@ -71,13 +70,14 @@ def build(options: argparse.Namespace) -> int:
     as the next one that is; frames are padded to it when they are restored. Beside the engine lies
     a manifest, which says what it was built from and for, and without which nothing here loads it.
     """
+    from edge_restore import frame_size
     from edge_restore.engine import builder, flavour, gpu, trusted_file
     from edge_restore.engine.build_log import BuildLog
     from edge_restore.engine.cache import EngineCache
     from edge_restore.engine.plan import make_plan
     from edge_restore.files import check_writable, write_text
 
-    size = frame_size(options.size)
+    size = frame_size.parse(options.size)
     for output in (options.output, options.log):
         if output is not None:
             check_writable(output)
@@ -122,22 +122,6 @@ def build(options: argparse.Namespace) -> int:
             write_text(options.log, log.text)
     _tell(plan, engine, built, time.monotonic() - begun)
     return 0
-
-
-def frame_size(text: str) -> tuple[int, int]:
-    """(height, width) in "HxW".
-
-    Raises:
-        OptionError: it is none.
-    """
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
-    if sides is None:
-        raise OptionError(
-            f"'{text}' is not a size",
-            expected="height x width in pixels",
-            mend="write it like --size 720x1280",
-        )
-    return int(sides[1]), int(sides[2])
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_restore import frame_size
 from edge_restore.errors import BackendError, DependencyError, OptionError, UserError
 from edge_restore.files import check_writable, write_text
 from edge_restore.latency import Percentiles, percentiles
@@ -185,7 +185,7 @@ def tune(precision: str, samples: int) -> list[dict[str, Any]]:
 
     arch = architecture(torch.device("cuda"))
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[precision]
-    layer = contenders.Layer.random(*parse_size(SIZES[0]), dtype, "cuda")
+    layer = contenders.Layer.random(*frame_size.parse(SIZES[0]), dtype, "cuda")
     expected = layer.reference()
     tried: list[dict[str, Any]] = []
     for blocks in candidates(precision):
@@ -207,22 +207,6 @@ def tune(precision: str, samples: int) -> list[dict[str, Any]]:
         shape = next(b for b in candidates(precision) if asdict(b) == best["blocks"])
         record(arch, precision, shape, best["median_ms"], torch.cuda.get_device_name())
     return tried
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of "HxW".
-
-    Raises:
-        OptionError: it is something else.
-    """
-    sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
-    if sides is None:
-        raise OptionError(
-            f"'{text}' is not a size",
-            expected="height x width of the layer in pixels",
-            mend="write it like --size 360x640",
-        )
-    return int(sides[1]), int(sides[2])
 
 
 def versions() -> dict[str, str | None]:
@@ -276,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 0 when done, 2 with a message when it cannot be done here."""
     args = parser().parse_args(arguments)
     try:
-        sizes = [parse_size(text) for text in args.size or SIZES]
+        sizes = [frame_size.parse(text, least=1, example="360x640") for text in args.size or SIZES]
         if args.samples < 1:
             raise OptionError(
                 f"--samples {args.samples} measures nothing", expected="1 or more",

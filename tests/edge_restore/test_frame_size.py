@@ -1,0 +1,23 @@
+"""Sizes on the command line: height first, and what is none is named."""
+
+import pytest
+
+from edge_restore import frame_size
+from edge_restore.errors import OptionError
+
+
+def test_height_comes_first():
+    assert frame_size.parse("720x1280") == (720, 1280)
+    assert frame_size.parse("0x5") == (0, 5)
+
+
+@pytest.mark.parametrize("text", ["", "720", "x5", "7x", "7*5", "-7x5", "7x5\n", "123456x7", "٧x5"])
+def test_what_is_no_size(text):
+    with pytest.raises(OptionError, match="is not a size"):
+        frame_size.parse(text)
+
+
+def test_the_least_side():
+    assert frame_size.parse("1x1", least=1) == (1, 1)
+    with pytest.raises(OptionError, match=r"write it like --size 2x2"):
+        frame_size.parse("0x5", least=1, example="2x2")
