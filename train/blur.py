@@ -2,9 +2,13 @@
 
 A sharp picture is seen at `SUBFRAMES` instants of one exposure, each instant warped by the camera's
 shift and rotation, with one layer in front that moves on its own; the instants are averaged in
-linear light, noise is added there, and the result is encoded to 8-bit sRGB. The ground truth is the
-instant in the middle of the exposure, which is never resampled. Averaging instants follows the
-GoPro data set (Nah et al., CVPR 2017, Eq. 1-2); lengths are in pixels of the picture given.
+linear light, noise is added there, and the result is encoded to 8-bit sRGB. Averaging instants
+follows the GoPro data set (Nah et al., CVPR 2017, Eq. 1-2); lengths are in pixels of the picture.
+
+The ground truth is the picture where it was on average during the exposure; it is not resampled.
+The GoPro set takes the instant in the middle instead. The two lie 0.05 of the blur's length apart
+in the median, in a direction that the blurred picture does not tell: a network trained on the
+middle instant learns to be vague.
 
 Everything runs on the tensors' device and takes its randomness from one generator.
 """
@@ -23,7 +27,7 @@ from edge_restore.errors import OptionError
 from train.colour import to_linear, to_srgb
 
 SUBFRAMES = 25
-"""Instants per exposure; odd, so that one of them is the middle."""
+"""Instants per exposure: 24 steps, which 2, 3 and 4 divide."""
 
 LONGEST = 32.0
 """The longest blur, in pixels: a patch must have this margin to not show its edge."""
@@ -41,21 +45,27 @@ class BlurModel:
     """What may happen during an exposure.
 
     Attributes:
-        shortest, longest: camera path length in pixels; drawn uniformly.
+        shortest, longest: camera path length in pixels.
+        skew: lengths are drawn as shortest + (longest - shortest) * u**skew with u uniform in
+            [0, 1]: 1 is uniform, more prefers light blur.
         still: share of pictures without any motion (the network must leave them alone).
         rotation: share of a picture's motion at its edge that comes from rotation, at most.
         layers: share of pictures with an object moving on its own.
         read_noise: standard deviation of the signal-independent noise, linear units, at most.
         shot_noise: standard deviation of the photon noise at full white, linear units, at most.
+        softness: standard deviation in pixels of the lens's blur, at most. The truth has it too:
+            a picture that is soft without motion must not be sharpened.
     """
 
     shortest: float = 0.0
     longest: float = 28.0
     still: float = 0.04
+    skew: float = 1.0
     rotation: float = 0.5
     layers: float = 0.35
     read_noise: float = 0.002
     shot_noise: float = 0.006
+    softness: float = 0.0
 
     @classmethod
     def of(cls, severity: str) -> BlurModel:
@@ -91,7 +101,7 @@ def paths(length: Tensor, generator: torch.Generator) -> Tensor:
         generator: on the same device.
 
     Returns:
-        (B, SUBFRAMES, 2) displacement (dy, dx) in pixels, zero at the middle instant.
+        (B, SUBFRAMES, 2) displacement (dy, dx) in pixels, zero on average.
     """
     count = length.shape[0]
     like = length
@@ -115,7 +125,7 @@ def paths(length: Tensor, generator: torch.Generator) -> Tensor:
     path = torch.cumsum(velocity, dim=1)
     steps = (path[:, 1:] - path[:, :-1]).norm(dim=-1).sum(dim=1)
     path = path * (length / steps)[:, None, None]
-    return path - path[:, SUBFRAMES // 2 : SUBFRAMES // 2 + 1]
+    return path - path.mean(dim=1, keepdim=True)
 
 
 class Exposure(NamedTuple):
@@ -124,7 +134,7 @@ class Exposure(NamedTuple):
     Attributes:
         blurred, sharp: (B, 3, H, W) sRGB in [0, 1].
         flows: (B, 2, 2, H, W), pixels: where each point of the sharp picture was when the shutter
-            opened and when it closed, relative to its place in the middle, as (dy, dx).
+            opened and when it closed, relative to its place in `sharp`, as (dy, dx).
             These are the bi-directional flows that SVDN approximates the blur by (section 3.3).
     """
 
@@ -138,9 +148,10 @@ def _displacements(
 ) -> Tensor:
     """How far from each pixel the camera looks at T instants, after a shift and a turn.
 
-    shift (T, 2) and centre (2,) in pixels as (y, x), angle (T,) in radians; returns
-    (T, 2, H - 2*margin, W - 2*margin) in pixels, for the middle of the view.
+    shift (T, 2) and centre (2,) in pixels as (y, x), angle (T,) in radians, both taken from their
+    mean; returns (T, 2, H - 2*margin, W - 2*margin) in pixels, for the middle of the view.
     """
+    shift, angle = shift - shift.mean(dim=0), angle - angle.mean(dim=0)
     like = {"device": shift.device, "dtype": shift.dtype}
     y = torch.arange(margin, size[0] - margin, **like).view(1, -1, 1) - centre[0]
     x = torch.arange(margin, size[1] - margin, **like).view(1, 1, -1) - centre[1]
@@ -170,7 +181,7 @@ def _warp(image: Tensor, displacements: Tensor, margin: int) -> Tensor:
 
 
 def _instants(length: float) -> slice:
-    """Every n-th of the instants, the middle one included, so that two are at most 1 px apart."""
+    """Every n-th of the instants, first and last included, so that two are at most 1 px apart."""
     stride = next(n for n in (4, 3, 2, 1) if n == 1 or length * n <= SUBFRAMES - 1)
     return slice(None, None, stride)
 
@@ -199,6 +210,19 @@ def _blobs(count: int, size: tuple[int, int], like: Tensor, generator: torch.Gen
     return torch.sigmoid((field - 0.35) * gradient)
 
 
+def _softened(linear: Tensor, deviation: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) after Gaussian blurs of `deviation` (B,) pixels, 0 for none."""
+    count, channels, height, width = linear.shape
+    x = torch.arange(-3, 4, device=linear.device, dtype=linear.dtype)
+    weights = torch.exp(-0.5 * (x / deviation.clamp(min=1e-3)[:, None]).square())
+    weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, 0)
+    planes = F.pad(linear, (3, 3, 3, 3), mode="reflect").reshape(1, -1, height + 6, width + 6)
+    groups = count * channels
+    planes = F.conv2d(planes, weights.view(groups, 1, 1, 7), groups=groups)
+    planes = F.conv2d(planes, weights.view(groups, 1, 7, 1), groups=groups)
+    return planes.view(linear.shape)
+
+
 def expose(
     sharp: Tensor, model: BlurModel, generator: torch.Generator, *, margin: int = 0
 ) -> Exposure:
@@ -216,8 +240,12 @@ def expose(
     count, _, height, width = sharp.shape
     size = (height, width)
     still = _uniform((count,), 0.0, 1.0, sharp, generator) < model.still
-    length = _uniform((count,), model.shortest, model.longest, sharp, generator) * ~still
+    drawn = _uniform((count,), 0.0, 1.0, sharp, generator) ** model.skew
+    length = (model.shortest + (model.longest - model.shortest) * drawn) * ~still
     linear = to_linear(sharp)
+    if model.softness:
+        deviation = _uniform((count,), 0.0, model.softness, sharp, generator)
+        linear = _softened(linear, deviation)
     # The layer in front shows the batch's next picture (or this one), mirrored, through a shape.
     moving = (_uniform((count,), 0.0, 1.0, sharp, generator) < model.layers) & ~still
     cut = slice(margin, height - margin), slice(margin, width - margin)

@@ -67,6 +67,8 @@ class MotionGuide(nn.Module):
                 mend="remove 'motion' from the recipe's [loss]",
             )
         self.head = nn.Conv2d(channels, 7, 1)
+        # At zero it learns to read what is there before it asks for changes.
+        nn.init.zeros_(self.head.weight)
         self._blur: Tensor | None = None
         neck.register_forward_pre_hook(self._keep)
 

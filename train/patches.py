@@ -73,6 +73,9 @@ class PatchSource:
         if saved.shape == self._generator.get_state().shape:
             self._generator.set_state(saved.cpu())
 
+    def close(self) -> None:
+        """Nothing to wait for."""
+
     def next(self) -> Exposure:
         """A batch of patches, float32, on the device."""
         patches = _cut(self._pictures, self._batch, self._side, self._random)
@@ -86,7 +89,11 @@ class PatchSource:
 
 
 class Ahead:
-    """Makes the next batch of `source` on one core while the last one is trained on."""
+    """Makes the next batch of `source` on one core while a GPU trains on the last one.
+
+    Not for training on the CPU: there a step waits for the core that makes the batch (0.44 s in
+    place of 0.35 s on two cores).
+    """
 
     def __init__(self, source: PatchSource) -> None:
         self._source = source

@@ -191,7 +191,7 @@ def train(
 
     smooth = math.nan
     score = validate()
-    batches = Ahead(source)
+    batches = Ahead(source) if device.type == "cuda" else source
     with (
         contextlib.closing(batches),
         Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress,

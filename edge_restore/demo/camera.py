@@ -4,7 +4,9 @@ The scene is far away, so that the hand's rotation alone moves the picture: a ro
 pixel x of the straight camera to K R K^-1 x (Hartley and Zisserman, "Multiple View Geometry in
 Computer Vision", 2nd ed., section 8.4). While the shutter is open the sensor adds up light; the
 blurred frame is the mean of many sharp ones in linear light, then noise, gamma and 8-bit rounding.
-The ground truth is the sharp frame at the middle of the exposure.
+The ground truth is the sharp frame that a camera at rest would take, pointing where this one
+pointed on average during the exposure. (In the middle of the exposure it points half a pixel beside
+that, in a direction that the blurred frame does not tell.)
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Shot:
 
     Attributes:
         blurred: what the camera recorded, RGB uint8 (height, width, 3).
-        sharp: the ground truth at the middle of the exposure, the same form.
+        sharp: the ground truth, seen from the mean direction of the exposure, the same form.
         blur_px: how far a point of the picture travelled during the exposure, in pixels; the mean
             over the frame.
         time: the middle of the exposure, in seconds.
@@ -91,12 +93,14 @@ class HandHeldCamera:
             # Steps of half a pixel or less: the mean of the sub-frames shows no separate copies.
             steps = max(16, math.ceil(2 * blur_px))
             times = middle + self.exposure * ((np.arange(steps) + 0.5) / steps - 0.5)
-            light = np.zeros_like(self._view(scene, middle))
-            for time in times:
-                light += self._view(scene, float(time))
+            directions = [self.angles(float(time)) for time in times]
+            steady = self._view(scene, np.mean(directions, axis=0))
+            light = np.zeros_like(steady)
+            for angles in directions:
+                light += self._view(scene, angles)
             light /= np.float32(steps)
             blurred = self._recorded(self._binned(light), noise)
-            sharp = _to_8_bit(self._binned(self._view(scene, middle)))
+            sharp = _to_8_bit(self._binned(steady))
             yield Shot(blurred, sharp, blur_px, middle)
 
     def angles(self, time: float) -> Vector:
@@ -125,14 +129,14 @@ class HandHeldCamera:
         times = middle + self.exposure * np.linspace(-0.5, 0.5, 17)
         paths = []
         for time in times:
-            moved = self.homography(float(time)) @ points
+            moved = self.homography(self.angles(float(time))) @ points
             paths.append(moved[:2] / moved[2])
         steps = np.diff(np.stack(paths), axis=0)
         return float(np.hypot(steps[:, 0], steps[:, 1]).sum(axis=0).mean())
 
-    def homography(self, time: float) -> npt.NDArray[np.float64]:
-        """Takes a pixel of the frame at `time` to where the straight camera sees it; 3x3."""
-        yaw, pitch, roll = self.angles(time)
+    def homography(self, angles: Vector) -> npt.NDArray[np.float64]:
+        """Takes a pixel of the camera turned by `angles` to where the straight one sees it; 3x3."""
+        yaw, pitch, roll = angles
         focal = self.width / 2 / math.tan(math.radians(self.field_of_view) / 2)
         k = np.array(
             [[focal, 0, (self.width - 1) / 2], [0, focal, (self.height - 1) / 2], [0, 0, 1]]
@@ -159,7 +163,7 @@ class HandHeldCamera:
             (self.height - 1) / 2 + (point[1] - 0.5) * photo_size[0] * scale,
             1.0,
         )
-        x, y, w = np.linalg.inv(self.homography(time)) @ straight
+        x, y, w = np.linalg.inv(self.homography(self.angles(time))) @ straight
         return float(x / w), float(y / w)
 
     def _photo_scale(self, photo_size: tuple[int, int]) -> float:
@@ -183,8 +187,8 @@ class HandHeldCamera:
         scene = scaled[top : top + height, left : left + width]
         return np.ascontiguousarray(scene, np.float32)
 
-    def _view(self, scene: LinearLight, time: float) -> LinearLight:
-        """What the sensor sees at `time`, oversampled."""
+    def _view(self, scene: LinearLight, angles: Vector) -> LinearLight:
+        """What the sensor sees with the camera turned by `angles`, oversampled."""
         import cv2
 
         n = _OVERSAMPLING
@@ -197,7 +201,7 @@ class HandHeldCamera:
                 [0, 0, 1],
             ]
         )
-        to_scene = np.linalg.inv(to_frame) @ middle @ self.homography(time) @ to_frame
+        to_scene = np.linalg.inv(to_frame) @ middle @ self.homography(angles) @ to_frame
         view = cv2.warpPerspective(
             scene,
             to_scene,

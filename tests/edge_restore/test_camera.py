@@ -114,6 +114,19 @@ def test_locate_finds_the_point(size: tuple[int, int]) -> None:
         assert abs(rows.mean() - expected[1]) < 0.6
 
 
+def test_truth_and_blur_have_one_centre_of_gravity() -> None:
+    """The light of a spot lies around where the truth shows it, whichever way the hand went."""
+    spot = np.zeros((540, 960, 3), np.uint8)
+    spot[266:275, 476:485] = 255
+    for shot in HandHeldCamera(width=320, height=180, read_noise=0.0, full_well=1e9).film(spot, 4):
+        centres = []
+        for pixels in (shot.blurred, shot.sharp):
+            light = module._to_linear(pixels)[..., 0].astype(np.float64)
+            rows, columns = np.indices(light.shape)
+            centres.append([(light * at).sum() / light.sum() for at in (rows, columns)])
+        assert centres[0] == pytest.approx(centres[1], abs=0.1)
+
+
 def test_srgb_round_trip() -> None:
     levels = np.arange(256, dtype=np.uint8)
     assert np.array_equal(module._to_8_bit(module._to_linear(levels)), levels)
