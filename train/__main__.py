@@ -13,6 +13,8 @@ train your own:
   python -m train pack PHOTOS --validation a.jpg --out pack.npz
   python -m train train/recipes/svdn_cpu.toml --data pack.npz --out runs/mine
   python -m export svdn --weights runs/mine/svdn.safetensors --out mine.onnx
+on several GPUs, or several processes of a CPU:
+  torchrun --nproc-per-node 2 -m train run RECIPE --data pack.npz --out runs/mine
 """
 
 
@@ -82,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--init", type=Path, help="weights (.safetensors) to start from")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--threads", type=int, help="CPU threads")
+    p.add_argument(
+        "--tensorboard", action="store_true", help="curves and pictures in OUT/tensorboard"
+    )
     p.set_defaults(function=_run)
 
     p = commands.add_parser("blur", help="sharp pictures into blurred/sharp pairs, for evaluation")

@@ -53,13 +53,19 @@ def _cut(pictures: list[Picture], count: int, side: int, random: np.random.Gener
 class PatchSource:
     """Endless training batches; its randomness can be saved and restored with a checkpoint."""
 
-    def __init__(self, pack: Pack, recipe: Recipe, device: torch.device) -> None:
-        """Raises DataError when the pack has no picture large enough."""
-        self._side = recipe.data.patch + 2 * MARGIN
-        self._pictures = _usable(pack.train, self._side, "training")
-        self._batch, self._blur, self._device = recipe.data.batch, recipe.blur, device
-        self._random = np.random.default_rng(recipe.seed)
-        self._generator = torch.Generator(device).manual_seed(recipe.seed)
+    def __init__(self, pack: Pack, recipe: Recipe, device: torch.device, rank: int = 0) -> None:
+        """Processes of different `rank` draw differently.
+
+        Raises:
+            DataError: the pack has no picture that is large enough for each of the recipe's crops.
+        """
+        self._data, self._blur, self._device = recipe.data, recipe.blur, device
+        sides = {recipe.data.patch, *(crop.patch for crop in recipe.data.later)}
+        self._pictures = {
+            side: _usable(pack.train, side + 2 * MARGIN, "training") for side in sides
+        }
+        self._random = np.random.default_rng([recipe.seed, rank] if rank else recipe.seed)
+        self._generator = torch.Generator(device).manual_seed(recipe.seed + 1_000_003 * rank)
 
     def state(self) -> dict[str, object]:
         """The random state, for `restore`."""
@@ -76,10 +82,11 @@ class PatchSource:
     def close(self) -> None:
         """Nothing to wait for."""
 
-    def next(self) -> Exposure:
-        """A batch of patches, float32, on the device."""
-        patches = _cut(self._pictures, self._batch, self._side, self._random)
-        for i in range(self._batch):
+    def next(self, step: int) -> Exposure:
+        """The batch of a step, float32, on the device."""
+        side, count = self._data.crop(step)
+        patches = _cut(self._pictures[side], count, side + 2 * MARGIN, self._random)
+        for i in range(count):
             # The augmentation of SVDN, section 4.2: flips, rotations, permuted channels.
             turned = np.rot90(patches[i], self._random.integers(4))
             turned = turned[:, :: self._random.choice((-1, 1))]
@@ -95,26 +102,27 @@ class Ahead:
     place of 0.35 s on two cores).
     """
 
-    def __init__(self, source: PatchSource) -> None:
+    def __init__(self, source: PatchSource, step: int) -> None:
+        """The first batch will be that of `step`."""
         self._source = source
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches")
         threads = torch.get_num_threads()
         self._thread.submit(torch.set_num_threads, 1).result()
         torch.set_num_threads(threads)  # which is one number for threads that are yet to come
-        self._prepare()
+        self._prepare(step)
 
-    def _prepare(self) -> None:
+    def _prepare(self, step: int) -> None:
         self._state = self._source.state()
-        self._batch = self._thread.submit(self._source.next)
+        self._batch = self._thread.submit(self._source.next, step)
 
     def state(self) -> dict[str, object]:
         """The random state before the batch that `next` will return."""
         return self._state
 
-    def next(self) -> Exposure:
-        """The batch that was being made."""
+    def next(self, step: int) -> Exposure:
+        """The batch of `step`, which was being made; steps follow each other."""
         batch = self._batch.result()
-        self._prepare()
+        self._prepare(step + 1)
         return batch
 
     def close(self) -> None:

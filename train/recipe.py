@@ -6,6 +6,7 @@ Unknown, missing and badly typed keys are collected and reported at once.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,30 @@ else:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """From step `step` on, patches of `patch` pixels square, `batch` of them per step."""
+
+    step: int
+    patch: int
+    batch: int
+
+
+@dataclass(frozen=True)
 class DataRecipe:
-    """Patches: `patch` pixels square, `batch` of them per step."""
+    """Patches: `patch` pixels square, `batch` of them per step and process.
+
+    `later`: tables of step, patch and batch, in order: crops that grow while training goes on
+    (progressive learning; Restormer, Zamir et al., CVPR 2022, section 4).
+    """
 
     patch: int = 96
     batch: int = 8
+    later: tuple[Crop, ...] = ()
+
+    def crop(self, step: int) -> tuple[int, int]:
+        """Side and number of the patches of a step."""
+        chosen = [c for c in self.later if c.step <= step]
+        return (chosen[-1].patch, chosen[-1].batch) if chosen else (self.patch, self.batch)
 
 
 @dataclass(frozen=True)
@@ -72,11 +92,24 @@ class LossRecipe:
 
 @dataclass(frozen=True)
 class ValidationRecipe:
-    """Every `every` steps, on `patches` fixed patches of `size` pixels square."""
+    """Every `every` steps, on `patches` fixed patches of `size` pixels square.
+
+    From step `later_from` on, every `later_every` steps. (0: as before.)
+    `keep`: the weights that the training leaves: "last", those of the best validation by "psnr" or
+    "ssim", or "both": of the last validation that beat the kept one in both (FCN, section 4.1).
+    """
 
     every: int = 500
     patches: int = 16
     size: int = 192
+    later_from: int = 0
+    later_every: int = 0
+    keep: str = "last"
+
+    def due(self, step: int) -> bool:
+        """Whether a validation follows step `step`."""
+        later = self.later_every and step > self.later_from
+        return step % (self.later_every if later else self.every) == 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +130,7 @@ _CHOICES = {
     "algorithm": ("adam", "muon"),
     "schedule": ("cosine", "polynomial"),
     "kind": ("l2", "l1", "charbonnier", "log_mse"),
+    "keep": ("last", "psnr", "ssim", "both"),
 }
 _AT_LEAST_ONE = ("steps", "patch", "batch", "every", "patches", "size")
 
@@ -122,6 +156,9 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
             else:
                 errors.append(f"'{where}{name}' is {value!r}, not a table")
             continue
+        if wanted == tuple[Crop, ...]:
+            values[name] = _crops(value, f"{where}{name}", errors)
+            continue
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         wanted = dict if wanted == dict[str, Any] else wanted
@@ -136,6 +173,16 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
         else:
             values[name] = value
     return None if errors else kind(**values)
+
+
+def _crops(value: Any, where: str, errors: list[str]) -> tuple[Crop, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        errors.append(f"'{where}' is {value!r}, not an array of tables ([[{where}]])")
+        return ()
+    crops = [_build(Crop, entry, f"{where}[{i}].", errors) for i, entry in enumerate(value)]
+    if not errors and any(a.step >= b.step for a, b in itertools.pairwise(crops)):
+        errors.append(f"'{where}' has steps {[c.step for c in crops]}, which do not rise")
+    return tuple(crops)
 
 
 def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:

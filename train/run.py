@@ -15,6 +15,9 @@ from train import pack as packs
 from train import recipe as recipes
 from train import trainer, weights
 from train.networks import NETWORKS, create
+from train.pack import Pack
+from train.recipe import Recipe
+from train.workers import Workers
 
 
 def _device(name: str) -> torch.device:
@@ -40,10 +43,34 @@ def run(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = _device(args.device)
+    workers = Workers(device.type)
+    if device.type == "cuda":
+        device = torch.device("cuda", workers.local)
+        torch.cuda.set_device(device)
     args.out.mkdir(parents=True, exist_ok=True)
-    outcome = trainer.train(
-        recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init
-    )
+    try:
+        outcome = trainer.train(
+            recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
+            workers=workers, tensorboard=args.tensorboard,
+        )  # fmt: skip
+    finally:
+        workers.close()
+    if workers.first:
+        _write(
+            args,
+            recipe,
+            pack,
+            outcome,
+            f"{workers.count} x {trainer.machine(device)}"
+            if workers.count > 1
+            else trainer.machine(device),
+        )
+
+
+def _write(
+    args: argparse.Namespace, recipe: Recipe, pack: Pack, outcome: trainer.Outcome, machine: str
+) -> None:
+    network = create(recipe.network, **recipe.arguments)
     out = args.out / f"{recipe.network}.safetensors"
     try:
         from safetensors.torch import save_file
@@ -67,8 +94,9 @@ def run(args: argparse.Namespace) -> None:
         data={"pack_sha256": pack.sha256, "files": pack.files["train"]},
         training={
             "steps": outcome.steps,
+            "kept_step": outcome.kept,
             "minutes": round(outcome.minutes, 1),
-            "machine": trainer.machine(device),
+            "machine": machine,
             "torch": torch.__version__,
             "initial_weights": args.init.name if args.init else None,
         },

@@ -9,7 +9,7 @@ import math
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from edge_restore.metrics import psnr, ssim
 from edge_restore.progress import Progress
 from train import networks, optimiser
 from train.blur import Exposure
+from train.board import Board
 from train.guidance import MotionGuide
 from train.losses import pixel_loss
 from train.pack import Pack
 from train.patches import Ahead, PatchSource, validation_set
 from train.recipe import Recipe, as_table
 from train.schedule import offset_factor, rate
+from train.workers import Workers
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -50,9 +52,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a training stands: the averaged weights, steps taken, minutes spent, last score."""
+    """Where a training stands.
+
+    Attributes:
+        weights: averaged; the last ones or the best ones, as the recipe's [validation] says.
+        kept: the step that they were taken after.
+        steps: taken, in all calls together.
+        minutes: spent, likewise.
+        score: of `weights`.
+        finished: the recipe's last step is done.
+    """
 
     weights: dict[str, Tensor]
+    kept: int
     steps: int
     minutes: float
     score: Score
@@ -91,26 +103,46 @@ def evaluate(network: nn.Module, pictures: Exposure, device: torch.device) -> Sc
     return Score(*(float(v) for v in np.mean(rows, axis=0)), images=len(rows))
 
 
+def examples(
+    network: nn.Module, pictures: Exposure, device: torch.device, count: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The first pictures as (blurred, restored, sharp), each (3, H, W) in [0, 1]."""
+    network.eval()
+    with torch.no_grad():
+        restored = [network(b[None].to(device))[0].float() for b in pictures.blurred[:count]]
+    network.train()
+    return list(zip(pictures.blurred, restored, pictures.sharp, strict=False))
+
+
 def _save(path: Path, state: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
-def _resume(path: Path, recipe: Recipe, pack: Pack, device: torch.device) -> dict[str, Any] | None:
+def _resume(
+    path: Path, recipe: Recipe, pack: Pack, device: torch.device, workers: int
+) -> dict[str, Any] | None:
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     for what, theirs, ours in (
         ("recipe", state["recipe"], as_table(recipe)),
         ("training pack", state["pack"], pack.sha256),
+        ("number of processes", len(state["sources"]), workers),
     ):
         if theirs != ours:
             raise DataError(
                 f"{path} belongs to another {what}",
-                expected="the recipe and pack that the checkpoint was made with",
+                expected="the recipe, pack and number of processes that made the checkpoint",
                 mend="give another --out folder, or --init with the weights to start from them",
             )
     return state
+
+
+def _better(score: Score, best: dict[str, Any] | None, keep: str) -> bool:
+    """Whether `score` beats the kept one in what the recipe keeps the best of."""
+    measures = ("psnr", "ssim") if keep == "both" else (keep,)
+    return best is None or all(getattr(score, m) > best["score"][m] for m in measures)
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -122,6 +154,7 @@ def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]
 def train(
     recipe: Recipe, pack: Pack, folder: Path, *, device: torch.device,
     max_minutes: float = math.inf, init: dict[str, Tensor] | None = None,
+    workers: Workers | None = None, tensorboard: bool = False,
 ) -> Outcome:  # fmt: skip
     """Train until the recipe's last step or the end of the time, whichever comes first.
 
@@ -132,18 +165,22 @@ def train(
         device: to train on; in bfloat16 where it is fast.
         max_minutes: of this call; then a checkpoint is written and the outcome returned.
         init: weights to start from, when there is no checkpoint.
+        workers: the processes that train together; this one alone by default.
+        tensorboard: write curves and pictures to folder/tensorboard.
 
     Raises:
         DataError: the pack or the checkpoint does not fit the recipe.
         TrainingDiverged: the loss stopped being finite; the checkpoint before it stays.
+        DependencyError: tensorboard is asked for and not installed.
     """
     began = time.monotonic()
+    workers = workers or Workers("cpu")
     keep_freed_memory()
     # Vanishing gradients become subnormal numbers, on which a CPU is ten times slower.
     torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    o = recipe.optimiser
+    o, keep = recipe.optimiser, recipe.validation.keep
     network = networks.create(recipe.network, **recipe.arguments).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
@@ -151,13 +188,15 @@ def train(
     average = copy.deepcopy(network).requires_grad_(False)
     guide = MotionGuide(network).to(device) if recipe.loss.motion else None
     optimisers = optimiser.make(network, guide, o)
-    source = PatchSource(pack, recipe, device)
+    source = PatchSource(pack, recipe, device, workers.rank)
     validation = validation_set(pack, recipe)
     averaged, parameters = list(average.parameters()), list(network.parameters())
+    trained = parameters + (list(guide.parameters()) if guide else [])
     step, minutes_before = 0, 0.0
+    best: dict[str, Any] | None = None
     first = recipe.loss.motion_first if guide else 0
     checkpoint = folder / CHECKPOINT
-    state = _resume(checkpoint, recipe, pack, device)
+    state = _resume(checkpoint, recipe, pack, device, workers.count)
     if state is not None:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
@@ -165,40 +204,58 @@ def train(
             each.load_state_dict(theirs)
         if guide:
             guide.load_state_dict(state["guide"])
-        source.restore(state["source"])
-        step, minutes_before = state["step"], state["minutes"]
+        source.restore(state["sources"][workers.rank])
+        step, minutes_before, best = state["step"], state["minutes"], state["best"]
+    board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
 
     def minutes() -> float:
         return minutes_before + (time.monotonic() - began) / 60
 
     def save() -> None:
-        _save(checkpoint, {
-            "recipe": as_table(recipe), "pack": pack.sha256, "step": step, "minutes": minutes(),
-            "network": network.state_dict(), "average": average.state_dict(),
-            "optimisers": [each.state_dict() for each in optimisers], "source": batches.state(),
-            "guide": guide.state_dict() if guide else None,
-        })  # fmt: skip
+        sources = workers.gather(batches.state())
+        if workers.first:
+            _save(checkpoint, {
+                "recipe": as_table(recipe), "pack": pack.sha256, "step": step,
+                "minutes": minutes(), "network": network.state_dict(),
+                "average": average.state_dict(), "best": best, "sources": sources,
+                "optimisers": [each.state_dict() for each in optimisers],
+                "guide": guide.state_dict() if guide else None,
+            })  # fmt: skip
 
     def validate() -> Score:
+        nonlocal best
         score = evaluate(average, validation, device)
-        line = (
+        if keep != "last" and _better(score, best, keep):
+            weights = {k: v.clone() for k, v in average.state_dict().items()}
+            best = {"step": step, "score": asdict(score), "weights": weights}
+        if not workers.first:
+            return score
+        print(
             f"step {step:>7}  {minutes():7.1f} min  loss {smooth:.5f}  rate {rate(step, o):.2e}  "
             f"PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
-            f"SSIM {score.ssim:.4f}"
+            f"SSIM {score.ssim:.4f}",
+            flush=True,
         )
-        print(line, flush=True)
+        if board:
+            board.scalars(step, {"loss": smooth, "rate": rate(step, o)})
+            board.scalars(step, {"PSNR": score.psnr, "SSIM": score.ssim})
+            board.pictures(step, examples(average, validation, device, 4))
         return score
 
     smooth = math.nan
-    score = validate()
-    batches = Ahead(source) if device.type == "cuda" else source
+    score, scored = validate(), step
+    batches = Ahead(source, step) if device.type == "cuda" else source
+    late = max_minutes <= 0
     with (
         contextlib.closing(batches),
-        Progress(o.steps, recipe.network, unit="step", stream=sys.stderr) as progress,
+        Progress(o.steps, recipe.network, unit="step", stream=sys.stderr)
+        if workers.first
+        else contextlib.nullcontext() as progress,
     ):
-        progress.advance(step)
-        while step < o.steps and (time.monotonic() - began) / 60 < max_minutes:
-            blurred, sharp, flows = batches.next()
+        if progress:
+            progress.advance(step)
+        while step < o.steps and not late:
+            blurred, sharp, flows = batches.next(step)
             if guide and step == first > 0:
                 guide.lay_points(network)
                 average.load_state_dict(network.state_dict())
@@ -220,13 +277,16 @@ def train(
             for each in optimisers:
                 each.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            workers.average_gradients(trained)
             if o.clip:
                 nn.utils.clip_grad_norm_(parameters, o.clip, foreach=True)
-            value = loss.item()
+            out_of_time = (time.monotonic() - began) / 60 >= max_minutes
+            value, late = workers.mean([loss.item(), out_of_time], device)
             if not math.isfinite(value):
-                _save(folder / "diverged.pt", {"step": step, "blurred": blurred, "sharp": sharp})
+                batch = folder / f"diverged{workers.rank or ''}.pt"
+                _save(batch, {"step": step, "blurred": blurred, "sharp": sharp})
                 raise TrainingDiverged(
-                    f"the loss is {value} at step {step}; its batch is in {folder}/diverged.pt, "
+                    f"the loss is {value} at step {step}; its batch is in {batch}, "
                     "the last checkpoint is untouched; a smaller rate or clip usually mends it"
                 )
             for each in optimisers:
@@ -238,13 +298,20 @@ def train(
             decay = min(o.ema, (1 + age) / (10 + age))
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, parameters, 1 - decay)
-            progress.advance(1, f"loss {smooth:.4f}")
-            if step % recipe.validation.every == 0:
-                score = validate()
+            if progress:
+                progress.advance(1, f"loss {smooth:.4f}")
+            if recipe.validation.due(step):
+                score, scored = validate(), step
                 save()
-    score = validate()
+    if step != scored:
+        score = validate()
     save()
-    return Outcome(average.state_dict(), step, minutes(), score, step >= o.steps)
+    if board:
+        board.close()
+    last = {"step": step, "score": asdict(score), "weights": average.state_dict()}
+    kept = best or last
+    score = Score(**kept["score"])
+    return Outcome(kept["weights"], kept["step"], step, minutes(), score, step >= o.steps)
 
 
 def machine(device: torch.device) -> str:

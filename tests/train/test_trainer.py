@@ -1,5 +1,6 @@
 """Training: it learns, it resumes bit for bit, it stops on time and on a bad loss."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from edge_restore.errors import DataError
 from train import trainer
 from train.networks import create
 from train.patches import PatchSource, validation_set
+from train.recipe import Crop, DataRecipe, ValidationRecipe
 
 CPU = torch.device("cpu")
 
@@ -23,11 +25,11 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     batches = {"taken": 0}
     take = PatchSource.next
 
-    def cut_off(source):
+    def cut_off(source, step):
         batches["taken"] += 1
         if batches["taken"] == 5:  # two steps after the checkpoint of step 3
             raise KeyboardInterrupt
-        return take(source)
+        return take(source, step)
 
     monkeypatch.setattr(PatchSource, "next", cut_off)
     with pytest.raises(KeyboardInterrupt):
@@ -99,3 +101,78 @@ def test_validation_does_not_depend_on_the_seed(recipe, pack):
     again = validation_set(pack, recipe())
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], first[1])
+
+
+def test_crops_grow_and_a_resumed_training_knows(pack, tmp_path, recipe):
+    base = recipe()
+    data = DataRecipe(patch=32, batch=3, later=(Crop(2, 48, 2), Crop(4, 64, 1)))
+    grown = dataclasses.replace(base, data=data)
+    source = PatchSource(pack, grown, CPU)
+    shapes = [tuple(source.next(step).blurred.shape) for step in range(6)]
+    sizes = [(3, 32), (3, 32), (2, 48), (2, 48), (1, 64), (1, 64)]
+    assert shapes == [(count, 3, side, side) for count, side in sizes]
+    whole = trainer.train(grown, pack, tmp_path / "whole", device=CPU)
+    part = dataclasses.replace(grown, optimiser=dataclasses.replace(base.optimiser, steps=6))
+    trainer.train(part, pack, tmp_path / "part", device=CPU, max_minutes=0)
+    resumed = trainer.train(part, pack, tmp_path / "part", device=CPU)
+    assert torch.equal(whole.weights["tail.weight"], resumed.weights["tail.weight"])
+
+
+def test_a_crop_larger_than_every_picture_is_refused(pack, recipe):
+    data = DataRecipe(patch=32, batch=1, later=(Crop(5, 4096, 1),))
+    with pytest.raises(DataError, match="no training picture"):
+        PatchSource(pack, dataclasses.replace(recipe(), data=data), CPU)
+
+
+def test_the_best_validation_is_kept(pack, tmp_path, recipe, monkeypatch):
+    """Scores 20, 22, 21 dB: the weights after the second validation stay, through a resume."""
+    chosen = dataclasses.replace(
+        recipe(), validation=ValidationRecipe(every=2, patches=1, size=32, keep="psnr")
+    )
+    scores = {0: 20.0, 2: 22.0, 4: 21.0, 6: 21.5}
+    seen = []
+
+    def scored(network, pictures, device):
+        seen.append({k: v.clone() for k, v in network.state_dict().items()})
+        value = list(scores.values())[len(seen) - 1]
+        return trainer.Score(19.0, 0.5, value, 0.6, 1)
+
+    monkeypatch.setattr(trainer, "evaluate", scored)
+    outcome = trainer.train(chosen, pack, tmp_path, device=CPU)
+    assert (outcome.kept, outcome.steps, outcome.score.psnr) == (2, 6, 22.0)
+    assert torch.equal(outcome.weights["tail.weight"], seen[1]["tail.weight"])
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: trainer.Score(19.0, 0.5, 18.0, 0.5, 1))
+    again = trainer.train(chosen, pack, tmp_path, device=CPU, max_minutes=0)
+    assert again.kept == 2
+    assert torch.equal(again.weights["tail.weight"], seen[1]["tail.weight"])
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "score", "better"),
+    [
+        ("psnr", (20.0, 0.7), (21.0, 0.6), True),
+        ("ssim", (20.0, 0.7), (21.0, 0.6), False),
+        ("both", (20.0, 0.7), (21.0, 0.6), False),
+        ("both", (20.0, 0.7), (21.0, 0.8), True),
+    ],
+)
+def test_what_better_means(keep, best, score, better):
+    kept = {"psnr": best[0], "ssim": best[1]}
+    assert trainer._better(trainer.Score(0.0, 0.0, *score, 1), {"score": kept}, keep) is better
+
+
+def test_validations_become_frequent_later():
+    fcn = ValidationRecipe(every=50, later_from=300, later_every=15)
+    due = [step for step in range(1, 361) if fcn.due(step)]
+    assert due == [50, 100, 150, 200, 250, 300, 315, 330, 345, 360]
+
+
+def test_tensorboard_gets_curves_and_pictures(pack, tmp_path, recipe):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer.train(recipe(), pack, tmp_path, device=CPU, tensorboard=True)
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("PSNR")] == [0, 3, 6]
+    assert {"loss", "rate", "SSIM"} <= set(events.Tags()["scalars"])
+    pictures = events.Images("blurred, restored, sharp")
+    assert (pictures[0].width, pictures[0].height) == (3 * 32, 2 * 32)
