@@ -176,5 +176,7 @@ class _CountedDeformConv(nn.Module):
     def forward(self, image: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         weight = self.layer[0].weight
         size = offset.shape[2:]  # `DeformConv2d` checks that it is the output's
-        self.counter.macs += deformable_convolution(weight, image.shape[1], len(image) * math.prod(size))
+        self.counter.macs += deformable_convolution(
+            weight, image.shape[1], len(image) * math.prod(size)
+        )
         return image.new_empty(len(image), len(weight), *size)

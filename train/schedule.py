@@ -18,7 +18,9 @@ def rate(step: int, recipe: OptimiserRecipe, *, again: int = 0) -> float:
         return recipe.rate * (step + 1) / recipe.warmup
     rise = min(1.0, (step - again + 1) / max(1, recipe.warmup)) if step >= again else 1.0
     if recipe.schedule == "step":
-        return rise * max(recipe.last_rate, recipe.rate * recipe.drop ** (step // recipe.drop_every))
+        return rise * max(
+            recipe.last_rate, recipe.rate * recipe.drop ** (step // recipe.drop_every)
+        )
     t = min(1.0, (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup))
     fall = (
         0.5 * (1 + math.cos(math.pi * t))

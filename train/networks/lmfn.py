@@ -50,9 +50,7 @@ class PlainResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _conv(width, width), nn.ReLU(), _conv(width, width)
-        )
+        self.body = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> the same shape."""
