@@ -246,7 +246,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         new[port.name] = port.name
         port.ClearField("metadata_props")
     for tensor in graph.initializer:
-        tensor.name = new[tensor.name]
+        tensor.name = new.get(tensor.name, tensor.name)  # one that no node takes keeps its name
         tensor.ClearField("metadata_props")
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]

@@ -16,7 +16,7 @@ _UNITS = ("", "M", "M", "", "MiB", "ms, publ.", "dB, publ.", "publ.")
 
 
 def rows(size: tuple[int, int]) -> list[Row]:
-    """Every registered network's name, its cost for a picture of `size` (height, width), figures."""
+    """Each network's name, its cost for a picture of `size` (height, width), published figures."""
     return [(name, profile(create(name), size), PUBLISHED.get(name)) for name in NETWORKS]
 
 

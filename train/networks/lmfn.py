@@ -2,7 +2,7 @@
 
 An encoder that fuses four small scales (MSHF, section 3.2) and a decoder of feature distillation
 blocks with two kinds of attention (MFFD, section 3.3). The paper gives the blocks, not their
-widths; the layout below was chosen so that its sizes hold: 1.24 M parameters (Tables 1 and 2: 1.25),
+widths; the layout below was chosen so that its sizes hold: 1.24 M parameters (Table 1: 1.25),
 1.20 M without ALFM and ACFM (Table 3), 0.03 M more for each further RFDB (Table 4).
 
 The paper does not give the scale at which the fused features leave the encoder, but for "small".
@@ -122,7 +122,8 @@ class ESA(nn.Module):
     """Enhanced spatial attention (Liu et al., RFDN, 2020; there from RFANet): a map in (0, 1).
 
     A quarter of the channels; stride 2, then a 7x7 stride-3 maximum, give it its wide view. Both
-    are padded, which RFDN's are not: they must not vanish on small pictures.
+    are padded, which RFDN's are not: they must not vanish on small pictures. LeakyReLU in place of
+    its ReLU, because so few channels must not die.
     """
 
     def __init__(self, width: int) -> None:
@@ -132,7 +133,7 @@ class ESA(nn.Module):
         self.stride = _conv(narrow, narrow, stride=2)
         self.pool = nn.MaxPool2d(7, stride=3, padding=3)
         self.look = nn.Sequential(
-            _conv(narrow, narrow), nn.ReLU(), _conv(narrow, narrow), nn.ReLU(),
+            _conv(narrow, narrow), _activation(), _conv(narrow, narrow), _activation(),
             _conv(narrow, narrow),
         )  # fmt: skip
         self.beside = _conv(narrow, narrow, 1)
