@@ -235,16 +235,18 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         for number, output in enumerate(node.output):
             new[output] = node.name if len(node.output) == 1 else f"{node.name}:{number}"
         schema = onnx.defs.get_schema(node.op_type, model.opset_import[0].version)
-        for value, parameter in zip(node.input, schema.inputs, strict=False):
-            if value in unnamed:
-                new.setdefault(value, f"{node.name}:{parameter.name}")
+        for place, value in enumerate(node.input):
+            if value in unnamed:  # the last input that the schema names may stand for many
+                last = len(schema.inputs) - 1
+                label = schema.inputs[min(place, last)].name + (f"_{place}" if place > last else "")
+                new.setdefault(value, f"{node.name}:{label}")
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     for port in (*graph.input, *graph.output):
         new[port.name] = port.name
         port.ClearField("metadata_props")
     for tensor in graph.initializer:
-        tensor.name = new[tensor.name]
+        tensor.name = new.get(tensor.name, tensor.name)  # one that no node takes keeps its name
         tensor.ClearField("metadata_props")
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]

@@ -7,6 +7,8 @@ not by a builder. Every node becomes FP16 except the islands:
   only eight steps of FP16 near white;
 - global reductions (means and sums over a picture) and the arithmetic around them, because a sum
   over 10^5 pixels overflows, and its rounding error reaches every pixel;
+- products that a softmax takes (attention, LMFN's ALFM): where each sum runs over a picture, an
+  FP16 accumulator overflows, or stops growing long before. What scales their operands stays too;
 - coordinates: what GridSample's grid is computed from, and GridSample itself, whose picture and
   grid TensorRT wants in one type. FP16 has steps of a pixel from x = 1024 on;
 - DeformConv, which has the coordinates inside, unless its FP16 form is asked for.
@@ -124,6 +126,7 @@ def islands(model: onnx.ModelProto, *, half_deform_conv: bool = False) -> tuple[
     found = {i for i, node in enumerate(walk.nodes) if node.name.startswith("camera/")}
     found |= walk.skips(found)
     found |= walk.reductions()
+    found |= walk.attention(found)
     found |= walk.coordinates()
     if not half_deform_conv:
         found |= {i for i, node in enumerate(walk.nodes) if node.op_type == "DeformConv"}
@@ -211,6 +214,29 @@ class _Walk:
             given_out = self.outputs & set(self.nodes[i].output)
             arithmetic = self.nodes[i].op_type in _ARITHMETIC
             if arithmetic and takers and takers <= found and not given_out:
+                found.add(i)
+        return found
+
+    def attention(self, reductions: set[int]) -> set[int]:
+        """Products that only reductions take, a softmax say, and arithmetic that feeds only them.
+
+        Their operands may be moved (transposed, reshaped) on the way.
+        """
+        found: set[int] = set()
+        moved: set[int] = set()
+        for i in reversed(range(len(self.nodes))):
+            takers, operator = self.after(i), self.nodes[i].op_type
+            if not takers or self.outputs & set(self.nodes[i].output):
+                continue
+            if operator == "MatMul" and takers <= reductions:
+                found.add(i)
+            elif takers <= found | moved and operator in _MOVES:
+                moved.add(i)
+            elif takers <= found | moved and operator in _ARITHMETIC:
+                found.add(i)
+        # A move before the first arithmetic may as well move FP16.
+        for i in sorted(moved):
+            if self.before(i) & found:
                 found.add(i)
         return found
 

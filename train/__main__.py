@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+from edge_restore import frame_size
 from edge_restore.errors import UserError
 
 EPILOG = """\
@@ -40,6 +42,17 @@ def _blur(args: argparse.Namespace) -> None:
     from train import pairs
 
     pairs.make(args.folder, args.out, severity=args.severity, seed=args.seed, count=args.count)
+
+
+def _networks(args: argparse.Namespace) -> None:
+    from train import network_table
+
+    size = frame_size.parse(args.size, least=1)
+    table = network_table.rows(size)
+    if args.json:
+        print(json.dumps(network_table.document(size, table), indent=2))
+    else:
+        print(network_table.text(size, table))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,6 +109,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, help="the first so many pictures")
     p.set_defaults(function=_blur)
+
+    p = commands.add_parser("networks", help="what each network costs, beside its paper's figures")
+    p.add_argument(
+        "--size", default="720x1280", metavar="HxW", help="of a picture (default: %(default)s)"
+    )
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(function=_networks)
     return top
 
 

@@ -12,6 +12,11 @@ def l2(restored: Tensor, sharp: Tensor) -> Tensor:
     return 0.5 * (restored - sharp).square().mean()
 
 
+def mse(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Mean squared error (LMFN, Eq. 4, there summed over the colours)."""
+    return (restored - sharp).square().mean()
+
+
 def l1(restored: Tensor, sharp: Tensor) -> Tensor:
     """Mean absolute error."""
     return (restored - sharp).abs().mean()
@@ -35,4 +40,4 @@ def pixel_loss(restored: Tensor, sharp: Tensor, recipe: LossRecipe) -> Tensor:
     """The loss that the recipe names."""
     if recipe.kind == "charbonnier":
         return charbonnier(restored, sharp, recipe.epsilon)
-    return {"l1": l1, "l2": l2, "log_mse": log_mse}[recipe.kind](restored, sharp)
+    return {"l1": l1, "l2": l2, "mse": mse, "log_mse": log_mse}[recipe.kind](restored, sharp)

@@ -28,10 +28,14 @@ class Muon(torch.optim.Optimizer):
         parameters: of two dimensions or more.
         lr: learning rate, as one would choose it for Adam.
         momentum: Nesterov's.
+        weight_decay: each step takes lr * weight_decay of a weight away (Liu et al., 2025, Eq. 3).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95):
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -54,6 +58,7 @@ class Muon(torch.optim.Optimizer):
                 matrices = torch.stack([update.reshape(shape[0], -1) for _, update in pairs])
                 size = 0.2 * math.sqrt(max(matrices.shape[1:]))
                 for (p, _), update in zip(pairs, _orthogonal(matrices), strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_(update.reshape(shape), alpha=-group["lr"] * size)
 
 
@@ -93,5 +98,6 @@ def make(
     if offsets:
         groups.append({"params": offsets, "role": OFFSETS})
     betas = (recipe.beta1, recipe.beta2)
-    adam = torch.optim.Adam(groups, lr=recipe.rate, betas=betas, fused=True)
-    return [adam, Muon(inner, recipe.rate)] if inner else [adam]
+    decay = {"weight_decay": recipe.weight_decay}
+    adam = torch.optim.Adam(groups, lr=recipe.rate, betas=betas, fused=True, **decay)
+    return [adam, Muon(inner, recipe.rate, **decay)] if inner else [adam]

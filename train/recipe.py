@@ -53,8 +53,10 @@ class OptimiserRecipe:
     """`algorithm`: "adam", or "muon": Muon for the kernels between features, Adam for the rest.
 
     `schedule`: "cosine" or "polynomial" (with `power`), from `rate` to `last_rate` over `steps`,
-    after `warmup` steps of linear rise. `clip`: largest gradient norm, 0 for none. `ema`: decay of
-    the averaged weights, which are the ones kept.
+    after `warmup` steps of linear rise; or "step": `rate` times `drop` for every `drop_every` steps
+    gone by, never below `last_rate`. `clip`: largest gradient norm, 0 for none. `weight_decay`:
+    Adam's is added to the gradient, Muon's shrinks the weights. `ema`: decay of the averaged
+    weights, which are the ones kept.
     `offset_rate`: factor on the rate of the layers that predict deformable offsets and masks, 0.1
     by custom; it is zero for `offset_start` steps, then rises as long. Before the rest of the
     network makes sense, the quickest way down is to shut the masks, and training never returns.
@@ -66,10 +68,13 @@ class OptimiserRecipe:
     last_rate: float = 1e-6
     schedule: str = "cosine"
     power: float = 0.9
+    drop: float = 0.1
+    drop_every: int = 500000
     warmup: int = 0
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 0.0
+    weight_decay: float = 0.0
     offset_rate: float = 0.1
     offset_start: int = 0
     ema: float = 0.999
@@ -77,7 +82,8 @@ class OptimiserRecipe:
 
 @dataclass(frozen=True)
 class LossRecipe:
-    """`kind`: "l2" (SVDN Eq. 8: half the mean squared error), "l1", "charbonnier" or "log_mse".
+    """`kind`: "l2" (SVDN Eq. 8: half the mean squared error), "mse" (LMFN Eq. 4), "l1",
+    "charbonnier" or "log_mse".
 
     `motion`: weight of the motion guidance (train/guidance.py), 0 for none. For the first
     `motion_first` steps it is the only loss; then the sampling points are laid along the motion
@@ -128,11 +134,11 @@ class Recipe:
 
 _CHOICES = {
     "algorithm": ("adam", "muon"),
-    "schedule": ("cosine", "polynomial"),
-    "kind": ("l2", "l1", "charbonnier", "log_mse"),
+    "schedule": ("cosine", "polynomial", "step"),
+    "kind": ("l2", "l1", "mse", "charbonnier", "log_mse"),
     "keep": ("last", "psnr", "ssim", "both"),
 }
-_AT_LEAST_ONE = ("steps", "patch", "batch", "every", "patches", "size")
+_AT_LEAST_ONE = ("steps", "drop_every", "patch", "batch", "every", "patches", "size")
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]) -> Any:

@@ -10,12 +10,17 @@ from train.recipe import OptimiserRecipe
 def rate(step: int, recipe: OptimiserRecipe, *, again: int = 0) -> float:
     """The learning rate of step `step`, counted from 0.
 
-    Linear rise over `warmup` steps, then from `rate` to `last_rate`: a half cosine, or the
-    polynomial (1 - t)^power of SVDN, section 4.2. The rise is repeated from step `again` on.
+    Linear rise over `warmup` steps, then from `rate` to `last_rate`: a half cosine, the polynomial
+    (1 - t)^power of SVDN, section 4.2, or the steps of LMFN, section 4.1. The rise is repeated from
+    step `again` on.
     """
     if step < recipe.warmup:
         return recipe.rate * (step + 1) / recipe.warmup
     rise = min(1.0, (step - again + 1) / max(1, recipe.warmup)) if step >= again else 1.0
+    if recipe.schedule == "step":
+        return rise * max(
+            recipe.last_rate, recipe.rate * recipe.drop ** (step // recipe.drop_every)
+        )
     t = min(1.0, (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup))
     fall = (
         0.5 * (1 + math.cos(math.pi * t))

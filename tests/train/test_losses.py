@@ -16,6 +16,7 @@ RESTORED = SHARP + torch.tensor([0.1, 0.3], dtype=torch.float64).view(2, 1, 1, 1
     ("kind", "expected"),
     [
         ("l2", 0.5 * (0.01 + 0.09) / 2),
+        ("mse", (0.01 + 0.09) / 2),
         ("l1", 0.2),
         ("charbonnier", (math.hypot(0.1, 1e-3) + math.hypot(0.3, 1e-3)) / 2),
         ("log_mse", 5 * (math.log10(0.0101) + math.log10(0.0901))),

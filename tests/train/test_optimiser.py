@@ -52,3 +52,25 @@ def test_every_parameter_is_in_one_group(algorithm, count):
         assert id(network.neck.deform1.weight) in inner
         assert id(network.stem[0].weight) not in inner
         assert id(network.tail.weight) not in inner
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "muon"])
+def test_weight_decay_reaches_every_parameter(algorithm):
+    network = create("svdn", width=8)
+    recipe = OptimiserRecipe(steps=1, algorithm=algorithm, weight_decay=0.5)
+    for each in make(network, None, recipe):
+        assert all(group["weight_decay"] == 0.5 for group in each.param_groups)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1.0)
+            parameter.grad = torch.zeros_like(parameter)
+    for each in make(network, None, recipe):
+        each.step()
+    assert all((p < 1).all() for p in network.parameters())
+
+
+def test_muons_decay_shrinks_by_the_rate():
+    parameter = nn.Parameter(torch.ones(4, 4))
+    parameter.grad = torch.zeros(4, 4)
+    Muon([parameter], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(parameter.detach(), torch.full((4, 4), 0.95))

@@ -14,7 +14,7 @@ RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_shipped_recipes_are_valid(path):
-    assert read(path).network == "svdn"
+    assert read(path).network == path.stem.partition("_")[0]
 
 
 def test_all_mistakes_are_reported_together():
@@ -23,7 +23,7 @@ def test_all_mistakes_are_reported_together():
             {
                 "netwrok": "svdn",
                 "data": {"patch": "big", "batch": 0},
-                "optimiser": {"schedule": "step", "rate": -1.0},
+                "optimiser": {"schedule": "steps", "rate": -1.0},
                 "blur": 3,
             }
         )
@@ -34,7 +34,7 @@ def test_all_mistakes_are_reported_together():
         "missing key 'optimiser.steps'",
         "'data.patch' is 'big', not of type int",
         "'data.batch' is 0, not 1 or more",
-        "'optimiser.schedule' is 'step', not one of cosine, polynomial",
+        "'optimiser.schedule' is 'steps', not one of cosine, polynomial, step",
         "'optimiser.rate' is -1.0, not 0 or more",
         "'blur' is 3, not a table",
     ):
@@ -62,6 +62,18 @@ def test_rate_rises_then_falls_to_the_last_rate():
         steps=2000, rate=1e-3, last_rate=1e-6, schedule="polynomial", power=0.9
     )
     assert rate(1000, published) == pytest.approx(1e-6 + (1e-3 - 1e-6) * 0.5**0.9)
+
+
+def test_rate_falls_in_steps_but_not_below_the_last_rate():
+    published = read(next(path for path in RECIPES if path.stem == "lmfn_paper")).optimiser
+    found = [rate(step, published) for step in (0, 499999, 500000, 999999)]
+    assert found == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+    quick = OptimiserRecipe(
+        steps=40, rate=1.0, last_rate=0.2, schedule="step", drop=0.5, drop_every=10, warmup=5
+    )
+    found = [rate(step, quick) for step in (0, 4, 9, 10, 20, 39)]
+    assert found == pytest.approx([0.2, 1, 1, 0.5, 0.25, 0.2])
+    assert rate(20, quick, again=20) == pytest.approx(0.05)
 
 
 def test_offsets_wait_then_join():

@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from edge_restore.errors import OptionError
+from train.networks.lmfn import LMFN
 from train.networks.svdn import SVDN
 
-NETWORKS: dict[str, type[nn.Module]] = {SVDN.name: SVDN}
+NETWORKS: dict[str, type[nn.Module]] = {SVDN.name: SVDN, LMFN.name: LMFN}
 
 
 def create(name: str, **arguments: Any) -> nn.Module:
