@@ -24,10 +24,10 @@ from edge_restore.progress import Progress
 from train import networks, optimiser
 from train.blur import Exposure
 from train.guidance import MotionGuide
-from train.losses import pixel_loss
+from train.losses import TrainingLoss
 from train.pack import Pack
 from train.patches import Ahead, PatchSource, validation_set
-from train.recipe import Recipe, as_table
+from train.recipe import Recipe, as_table, parse
 from train.schedule import offset_factor, rate
 
 CHECKPOINT = "checkpoint.pt"
@@ -101,7 +101,8 @@ def _resume(path: Path, recipe: Recipe, pack: Pack, device: torch.device) -> dic
         return None
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     for what, theirs, ours in (
-        ("recipe", state["recipe"], as_table(recipe)),
+        # Parsed, so that a key that came after the checkpoint has its default in both.
+        ("recipe", parse(state["recipe"], f"the recipe in {path}"), recipe),
         ("training pack", state["pack"], pack.sha256),
     ):
         if theirs != ours:
@@ -135,6 +136,7 @@ def train(
 
     Raises:
         DataError: the pack or the checkpoint does not fit the recipe.
+        RecipeError, ModelError: the recipe's loss does not fit the network or its VGG file.
         TrainingDiverged: the loss stopped being finite; the checkpoint before it stays.
     """
     began = time.monotonic()
@@ -150,7 +152,9 @@ def train(
         network.load_state_dict(init)
     average = copy.deepcopy(network).requires_grad_(False)
     guide = MotionGuide(network).to(device) if recipe.loss.motion else None
-    optimisers = optimiser.make(network, guide, o)
+    criterion = TrainingLoss(network, recipe.loss).to(device)
+    beside = nn.ModuleList([guide, criterion] if guide else [criterion])
+    optimisers = optimiser.make(network, beside, o)
     source = PatchSource(pack, recipe, device)
     validation = validation_set(pack, recipe)
     averaged, parameters = list(average.parameters()), list(network.parameters())
@@ -165,6 +169,7 @@ def train(
             each.load_state_dict(theirs)
         if guide:
             guide.load_state_dict(state["guide"])
+        criterion.load_state_dict(state.get("loss", {}))
         source.restore(state["source"])
         step, minutes_before = state["step"], state["minutes"]
 
@@ -176,7 +181,7 @@ def train(
             "recipe": as_table(recipe), "pack": pack.sha256, "step": step, "minutes": minutes(),
             "network": network.state_dict(), "average": average.state_dict(),
             "optimisers": [each.state_dict() for each in optimisers], "source": batches.state(),
-            "guide": guide.state_dict() if guide else None,
+            "guide": guide.state_dict() if guide else None, "loss": criterion.state_dict(),
         })  # fmt: skip
 
     def validate() -> Score:
@@ -211,10 +216,10 @@ def train(
                 if guide and step < first:
                     guide.look(network, image)
                 else:
-                    restored = network(image)
+                    output = network(image)
             loss = blurred.new_zeros(())
             if step >= first:
-                loss = pixel_loss(restored.float(), sharp, recipe.loss)
+                loss = criterion(output, blurred, sharp, flows)
             if guide:
                 loss = loss + recipe.loss.motion * guide.loss(flows)
             for each in optimisers:
