@@ -211,15 +211,13 @@ def train(
                 group["lr"] = rate(step, o, again=first)
                 if group.get("role") == optimiser.OFFSETS:
                     group["lr"] *= offset_factor(step - first, o)
+            loss = blurred.new_zeros(())
             with _autocast(device):
                 image = blurred.contiguous(memory_format=torch.channels_last)
                 if guide and step < first:
                     guide.look(network, image)
                 else:
-                    output = network(image)
-            loss = blurred.new_zeros(())
-            if step >= first:
-                loss = criterion(output, blurred, sharp, flows)
+                    loss = criterion(network(image), blurred, sharp, flows)
             if guide:
                 loss = loss + recipe.loss.motion * guide.loss(flows)
             for each in optimisers:

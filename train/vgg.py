@@ -111,8 +111,12 @@ class VGG(nn.Module):
             self.register_buffer(key, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """RGB in [0, 1], (N, 3, H, W), to the feature map (N, C, h, w) of each chosen layer."""
+        """RGB in [0, 1], (N, 3, H, W), to the feature map (N, C, h, w) of each chosen layer.
+
+        The maps have the picture's type; under autocast they are rounded on the way.
+        """
         x = (image - self.mean) / self.deviation
+        x = x.contiguous(memory_format=torch.channels_last)
         features = {}
         for index, layer in enumerate(self._stack):
             if layer == "relu":
@@ -123,5 +127,5 @@ class VGG(nn.Module):
                 weight = self.get_buffer(f"features_{index}_weight")
                 x = F.conv2d(x, weight, self.get_buffer(f"features_{index}_bias"), padding=1)
             if index in self.layers:
-                features[index] = x
+                features[index] = x.to(image.dtype)
         return features
