@@ -24,10 +24,10 @@ def distance_to_flow(point: Tensor, flow: Tensor) -> Tensor:
 
     The nearest place of the line is the foot of the perpendicular where that lies on it, else one
     of its ends. As printed, lines 1 and 3 of the algorithm have u and v exchanged, as against
-    lines 2 and 6 (a point in the middle of the flow would be far from it), and the test of line 2
-    passes for every point where u = 0. What it is said to compute is computed here: the foot is
-    found as a share of the flow and held between the ends. Without motion, u = v = 0, the paper's
-    quotient is 0/0; the line is then the point (0, 0).
+    lines 2 and 6: a point in the middle of the flow would be far from it. And where u = 0, no
+    abscissa (line 2) tells whether the foot lies on the line. So what the algorithm is said to give
+    is computed in another way: the foot as a share of the flow, held between the ends. Without
+    motion, u = v = 0, the paper's quotient is 0/0; the line is then the point (0, 0).
 
     Args:
         point: (..., 2, H, W).

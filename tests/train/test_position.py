@@ -30,7 +30,7 @@ def place(dy, dx):
         ((3.0, 8.0), (0.0, 4.0), 5.0),  # beyond its end
         ((3.0, -4.0), (0.0, 4.0), 5.0),  # before its beginning
         ((2.0, 1.0), (4.0, 0.0), 1.0),  # beside an upright flow, u = 0
-        ((7.0, 4.0), (4.0, 0.0), 5.0),  # beyond the end of one, where line 2 would let it pass
+        ((7.0, 4.0), (4.0, 0.0), 5.0),  # beyond the end of one, which no abscissa tells
         ((0.0, 5.0), (3.0, 4.0), 3.0),  # beside a slanting flow: its foot is at (2.4, 3.2)
         ((3.0, -4.0), (0.0, 0.0), 5.0),  # no motion
         ((0.0, 0.0), (0.0, 0.0), 0.0),
