@@ -98,7 +98,8 @@ class LossRecipe:
 
     def mistakes(self) -> list[str]:
         """What each key alone does not show."""
-        found, last = [], LAYERS[self.vgg] - 1
+        # The layer after it halves the sides a fifth time, for which small patches are too small.
+        found, last = [], LAYERS[self.vgg] - 2
         if self.looks_at_features() and not self.vgg_file:
             found.append("missing key 'loss.vgg_file', which 'perceptual' and 'contrast' need")
         if not 0 <= self.perceptual_layer <= last:

@@ -14,11 +14,11 @@ def test_all_terms_can_be_asked_for():
     loss = recipe(
         {
             "kind": "rms", "vgg": "vgg19", "vgg_file": "vgg19.safetensors", "perceptual": 0.01,
-            "perceptual_layer": 36, "contrast": "extra", "contrast_weight": 0.1, "position": 1e-4,
+            "perceptual_layer": 35, "contrast": "extra", "contrast_weight": 0.1, "position": 1e-4,
             "margin": 1, "trust_ratio": True,
         }
     ).loss  # fmt: skip
-    assert (loss.perceptual_layer, loss.margin, loss.trust_ratio) == (36, 1.0, True)
+    assert (loss.perceptual_layer, loss.margin, loss.trust_ratio) == (35, 1.0, True)
 
 
 def test_without_them_no_file_is_needed():
@@ -32,7 +32,7 @@ def test_mistakes_are_reported_together():
         recipe(
             {
                 "kind": "l3", "vgg": "vgg13", "contrast": "inter", "perceptual": 0.01,
-                "perceptual_layer": 31, "position": -1.0, "trust_ratio": 1,
+                "perceptual_layer": 30, "position": -1.0, "trust_ratio": 1,
             }
         )  # fmt: skip
     text = str(caught.value)
@@ -42,7 +42,7 @@ def test_mistakes_are_reported_together():
         "'loss.vgg' is 'vgg13', not one of vgg16, vgg19",
         "'loss.contrast' is 'inter', not one of none, intra, extra",
         "missing key 'loss.vgg_file', which 'perceptual' and 'contrast' need",
-        "'loss.perceptual_layer' is 31, not a layer of vgg16, 0 to 30",
+        "'loss.perceptual_layer' is 30, not a layer of vgg16, 0 to 29",
         "'loss.position' is -1.0, not 0 or more",
         "'loss.trust_ratio' is 1, not of type bool",
     ):
