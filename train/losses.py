@@ -1,10 +1,20 @@
-"""Pixel losses. Restored and sharp are (N, 3, H, W) in [0, 1]; the result is a scalar."""
+"""Losses, and `TrainingLoss`, which adds up those that a recipe names.
+
+Restored and sharp are (N, 3, H, W) in [0, 1]; the result is a scalar.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
+from edge_restore.errors import RecipeError
+from train.contrast import LAMBDAS, LAYER_WEIGHTS, contrast, mixture, others_of_batch
+from train.position import PositionLoss
 from train.recipe import LossRecipe
+from train.vgg import VGG, first_of_blocks
 
 
 def l2(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -18,7 +28,7 @@ def mse(restored: Tensor, sharp: Tensor) -> Tensor:
 
 
 def l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean absolute error."""
+    """Mean absolute error (the first term of DRCNet's Eq. 13)."""
     return (restored - sharp).abs().mean()
 
 
@@ -36,8 +46,150 @@ def log_mse(restored: Tensor, sharp: Tensor, floor: float = 1e-4) -> Tensor:
     return 10 * ((restored - sharp).square().mean(dim=(1, 2, 3)) + floor).log10().mean()
 
 
+def rms(restored: Tensor, sharp: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean over the batch of sqrt(||d||^2 + epsilon^2): one stage's term of FCN's Eq. 1.
+
+    The norm is divided by the number of elements under the root, so that the size of the patches
+    does not weigh; epsilon, which the paper does not have, gives the root a slope at zero.
+    """
+    return ((restored - sharp).square().mean(dim=(1, 2, 3)) + epsilon**2).sqrt().mean()
+
+
+def perceptual(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Half the mean squared difference of feature maps (SVDN, Eq. 9): `l2` of features.
+
+    The paper takes "the 12-th layer" of VGG-16 without saying how it counts; the recipe's default
+    is layer 12 of `train.vgg.VGG`.
+    """
+    return l2(restored, sharp)
+
+
 def pixel_loss(restored: Tensor, sharp: Tensor, recipe: LossRecipe) -> Tensor:
-    """The loss that the recipe names."""
-    if recipe.kind == "charbonnier":
-        return charbonnier(restored, sharp, recipe.epsilon)
+    """The loss that the recipe names as its `kind`."""
+    if recipe.kind in ("charbonnier", "rms"):
+        rooted = {"charbonnier": charbonnier, "rms": rms}[recipe.kind]
+        return rooted(restored, sharp, recipe.epsilon)
     return {"l1": l1, "l2": l2, "mse": mse, "log_mse": log_mse}[recipe.kind](restored, sharp)
+
+
+class TrustRatio(nn.Module):
+    """Sum over the stages of r_s times the stage's loss, with trainable r_s (FCN, Eq. 1).
+
+    The paper keeps r_s between 0 and 1; here by a sigmoid. It names nothing that holds them up, and
+    the quickest way to a small sum is to let all r_s go to 0, which stops the training. So they are
+    divided by their sum: trust is shared out, and one stage's gain is the others' loss. They start
+    equal, which is the plain mean of the stages.
+
+    Eq. 1 counts s from 0 to 4, but the network has four stages, 0 to 3.
+
+    Args:
+        stages: how many; 2 or more.
+    """
+
+    def __init__(self, stages: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(stages))
+
+    def ratios(self) -> Tensor:
+        """(stages,) r_s, each between 0 and 1, together 1."""
+        r = torch.sigmoid(self.logits)
+        return r / r.sum()
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Losses of the stages, (stages,) -> a scalar."""
+        return (self.ratios() * losses).sum()
+
+
+def _count_stages(network: nn.Module) -> int:
+    """How many pictures the network returns while training: it is asked with an empty one."""
+    like = next(network.parameters())
+    with torch.no_grad():
+        output = network(torch.zeros(1, 3, 64, 64, device=like.device, dtype=like.dtype))
+    return len(output) if isinstance(output, tuple) else 1
+
+
+class TrainingLoss(nn.Module):
+    """All that a recipe's [loss] asks of the restored picture.
+
+    A network that returns its stages' pictures has the pixel loss on each of them: their mean, or
+    shared out by `TrustRatio`, whose ratios are this module's only parameters. The other terms
+    look at the last picture alone, which is the restored one.
+
+    Args:
+        network: that is trained. Some terms hook into it, so copy it for an average before.
+        recipe: which terms, and their weights.
+
+    Raises:
+        DataError, ModelError: the recipe's VGG weights cannot be used.
+        RecipeError: the network has not what the recipe wants to train.
+    """
+
+    def __init__(self, network: nn.Module, recipe: LossRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.trust = self._trust(network) if recipe.trust_ratio else None
+        self.position = PositionLoss(network, recipe.margin) if recipe.position else None
+        self.contrast_layers = first_of_blocks(recipe.vgg) if recipe.contrast != "none" else ()
+        layers = {*self.contrast_layers, *([recipe.perceptual_layer] if recipe.perceptual else [])}
+        self.vgg = VGG(recipe.vgg, layers, Path(recipe.vgg_file)) if layers else None
+
+    def _trust(self, network: nn.Module) -> TrustRatio:
+        stages = _count_stages(network)
+        if stages < 2:
+            raise RecipeError(
+                f"{type(network).__name__} has a single stage, which needs no trust ratio",
+                expected="trust_ratio = false for this network",
+                mend="remove 'trust_ratio' from the recipe's [loss]",
+            )
+        return TrustRatio(stages)
+
+    def terms(
+        self, output: Tensor | tuple[Tensor, ...], blurred: Tensor, sharp: Tensor, flows: Tensor
+    ) -> dict[str, Tensor]:
+        """The weighted terms by name; their sum is the loss.
+
+        Args:
+            output: of the network's last pass: the restored pictures, (N, 3, H, W), or those of
+                all stages, the restored ones last. The loss is in float32 whatever this is.
+            blurred, sharp: (N, 3, H, W).
+            flows: (N, 2, 2, H, W) pixels, as in `train.blur.Exposure`.
+        """
+        stages = [stage.float() for stage in (output if isinstance(output, tuple) else (output,))]
+        pixel = torch.stack([pixel_loss(stage, sharp, self.recipe) for stage in stages])
+        terms = {"pixel": self.trust(pixel) if self.trust else pixel.mean()}
+        if self.vgg:
+            terms |= self._feature_terms(self.vgg, stages[-1], blurred, sharp)
+        if self.position:
+            terms["position"] = self.recipe.position * self.position(flows)
+        return terms
+
+    def _feature_terms(
+        self, vgg: VGG, restored: Tensor, blurred: Tensor, sharp: Tensor
+    ) -> dict[str, Tensor]:
+        recipe, terms = self.recipe, {}
+        ours = vgg(restored)
+        with torch.no_grad():
+            truth = vgg(sharp)
+            if recipe.contrast == "intra":
+                others = [
+                    truth if weight == 1 else vgg(mixture(blurred, sharp, weight))
+                    for weight in LAMBDAS
+                ]
+            elif recipe.contrast == "extra":
+                others = others_of_batch(vgg(blurred))
+        if recipe.perceptual:
+            layer = recipe.perceptual_layer
+            terms["perceptual"] = recipe.perceptual * perceptual(ours[layer], truth[layer])
+        if recipe.contrast != "none":
+            ratios = [
+                weight * contrast(ours[layer], truth[layer], [other[layer] for other in others])
+                for weight, layer in zip(LAYER_WEIGHTS, self.contrast_layers, strict=True)
+            ]
+            terms["contrast"] = recipe.contrast_weight * torch.stack(ratios).sum()
+        return terms
+
+    def forward(
+        self, output: Tensor | tuple[Tensor, ...], blurred: Tensor, sharp: Tensor, flows: Tensor
+    ) -> Tensor:
+        """The sum of `terms`."""
+        return torch.stack(list(self.terms(output, blurred, sharp, flows).values())).sum()

@@ -77,9 +77,9 @@ def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def make(
-    network: nn.Module, guide: nn.Module | None, recipe: OptimiserRecipe
+    network: nn.Module, beside: nn.Module | None, recipe: OptimiserRecipe
 ) -> list[torch.optim.Optimizer]:
-    """What the recipe trains with.
+    """What the recipe trains the network with, and what learns `beside` it.
 
     Offsets and masks have a group of their own with the entry `role` = `OFFSETS`. With "muon", the
     kernels between features are Muon's; those at the image, offsets, masks, biases and slopes stay
@@ -93,7 +93,7 @@ def make(
         inner = [p for p in others if p.ndim == 4 and min(p.shape[:2]) > 4]
         chosen = {id(p) for p in inner}
         others = [p for p in others if id(p) not in chosen]
-    others += guide.parameters() if guide else []
+    others += beside.parameters() if beside else []
     groups: list[dict[str, Any]] = [{"params": others}]
     if offsets:
         groups.append({"params": offsets, "role": OFFSETS})

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from edge_restore.errors import RecipeError
 from train.blur import BlurModel
+from train.vgg import LAYERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,18 +83,56 @@ class OptimiserRecipe:
 
 @dataclass(frozen=True)
 class LossRecipe:
-    """`kind`: "l2" (SVDN Eq. 8: half the mean squared error), "mse" (LMFN Eq. 4), "l1",
-    "charbonnier" or "log_mse".
+    """`kind`: the pixel loss, one of train/losses.py: "l2" (SVDN, Eq. 8: half the mean squared
+    error), "mse" (LMFN, Eq. 4), "l1" (DRCNet), "charbonnier", "rms" (FCN) or "log_mse". `epsilon` is
+    added under the roots of "charbonnier" and "rms".
 
     `motion`: weight of the motion guidance (train/guidance.py), 0 for none. For the first
     `motion_first` steps it is the only loss; then the sampling points are laid along the motion
     that was learned, and the recipe's warm-up and offset start begin anew.
+
+    `vgg_file`: safetensors with the weights of `vgg`, "vgg16" or "vgg19" (train/vgg.py), for the
+    two terms on features. `perceptual`: weight of the perceptual loss on `perceptual_layer` (SVDN,
+    Eq. 9: 0.01). `contrast`: "intra" or "extra", the source of the negatives (train/contrast.py),
+    or "none"; `contrast_weight` is alpha of DRCNet's Eq. 13.
+
+    `position`: weight of the position loss (train/position.py; SVDN, Eq. 10: 0.0001), 0 for none.
+    `margin`: its M, in pixels of the layer that samples; the paper does not give it. 2.83 leaves
+    every point of an undeformed 5x5 kernel alone where nothing moves.
+
+    `trust_ratio`: the stages of the network share out the pixel loss by trainable ratios (FCN).
     """
 
     kind: str = "l2"
     epsilon: float = 1e-3
     motion: float = 0.0
     motion_first: int = 0
+    vgg: str = "vgg16"
+    vgg_file: str = ""
+    perceptual: float = 0.0
+    perceptual_layer: int = 12
+    contrast: str = "none"
+    contrast_weight: float = 0.04
+    position: float = 0.0
+    margin: float = 2.83
+    trust_ratio: bool = False
+
+    def looks_at_features(self) -> bool:
+        """Whether any term needs VGG."""
+        return self.perceptual > 0 or self.contrast != "none"
+
+    def mistakes(self) -> list[str]:
+        """What each key alone does not show."""
+        # The layer after it halves the sides a fifth time, for which small patches are too small.
+        found, last = [], LAYERS[self.vgg] - 2
+        if self.looks_at_features() and not self.vgg_file:
+            found.append("missing key 'loss.vgg_file', which 'perceptual' and 'contrast' need")
+        if not 0 <= self.perceptual_layer <= last:
+            found.append(
+                f"'loss.perceptual_layer' is {self.perceptual_layer}, "
+                f"not a layer of {self.vgg}, 0 to {last}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -135,8 +174,10 @@ class Recipe:
 _CHOICES = {
     "algorithm": ("adam", "muon"),
     "schedule": ("cosine", "polynomial", "step"),
-    "kind": ("l2", "l1", "mse", "charbonnier", "log_mse"),
     "keep": ("last", "psnr", "ssim", "both"),
+    "kind": ("l2", "l1", "mse", "charbonnier", "rms", "log_mse"),
+    "vgg": tuple(LAYERS),
+    "contrast": ("none", "intra", "extra"),
 }
 _AT_LEAST_ONE = ("steps", "drop_every", "patch", "batch", "every", "patches", "size")
 
@@ -178,17 +219,29 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
             errors.append(f"'{where}{name}' is {value}, not 0 or more")
         else:
             values[name] = value
+    if kind is LossRecipe:
+        errors += LossRecipe(**values).mistakes()
     return None if errors else kind(**values)
 
 
 def _crops(value: Any, where: str, errors: list[str]) -> tuple[Crop, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, dict) for entry in value):
         errors.append(f"'{where}' is {value!r}, not an array of tables ([[{where}]])")
         return ()
     crops = [_build(Crop, entry, f"{where}[{i}].", errors) for i, entry in enumerate(value)]
     if not errors and any(a.step >= b.step for a, b in itertools.pairwise(crops)):
         errors.append(f"'{where}' has steps {[c.step for c in crops]}, which do not rise")
     return tuple(crops)
+
+
+def _conflicts(recipe: Recipe) -> list[str]:
+    """Keys of two tables that do not go together."""
+    loss, data, found = recipe.loss, recipe.data, []
+    if loss.looks_at_features() and data.patch < 16:
+        found.append(f"'data.patch' is {data.patch}, and VGG's features need 16 or more")
+    if loss.contrast == "extra" and data.batch < 2:
+        found.append("'data.batch' is 1, and 'loss.contrast' = 'extra' needs other pictures in it")
+    return found
 
 
 def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:
@@ -199,6 +252,8 @@ def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:
     """
     errors: list[str] = []
     recipe = _build(Recipe, table, "", errors)
+    if not errors:
+        errors += _conflicts(recipe)
     if errors:
         raise RecipeError(
             f"{origin} has {len(errors)} mistake(s):\n    " + "\n    ".join(errors),

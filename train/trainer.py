@@ -25,10 +25,10 @@ from train import networks, optimiser
 from train.blur import Exposure
 from train.board import Board
 from train.guidance import MotionGuide
-from train.losses import pixel_loss
+from train.losses import TrainingLoss
 from train.pack import Pack
 from train.patches import Ahead, PatchSource, validation_set
-from train.recipe import Recipe, as_table
+from train.recipe import Recipe, as_table, parse
 from train.schedule import offset_factor, rate
 from train.workers import Workers
 
@@ -126,7 +126,8 @@ def _resume(
         return None
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     for what, theirs, ours in (
-        ("recipe", state["recipe"], as_table(recipe)),
+        # Parsed, so that a key that came after the checkpoint has its default in both.
+        ("recipe", parse(state["recipe"], f"the recipe in {path}"), recipe),
         ("training pack", state["pack"], pack.sha256),
         ("number of processes", len(state["sources"]), workers),
     ):
@@ -170,6 +171,7 @@ def train(
 
     Raises:
         DataError: the pack or the checkpoint does not fit the recipe.
+        RecipeError, ModelError: the recipe's loss does not fit the network or its VGG file.
         TrainingDiverged: the loss stopped being finite; the checkpoint before it stays.
         DependencyError: tensorboard is asked for and not installed.
     """
@@ -187,11 +189,13 @@ def train(
         network.load_state_dict(init)
     average = copy.deepcopy(network).requires_grad_(False)
     guide = MotionGuide(network).to(device) if recipe.loss.motion else None
-    optimisers = optimiser.make(network, guide, o)
+    criterion = TrainingLoss(network, recipe.loss).to(device)
+    beside = nn.ModuleList([guide, criterion] if guide else [criterion])
+    optimisers = optimiser.make(network, beside, o)
     source = PatchSource(pack, recipe, device, workers.rank)
     validation = validation_set(pack, recipe)
     averaged, parameters = list(average.parameters()), list(network.parameters())
-    trained = parameters + (list(guide.parameters()) if guide else [])
+    trained = [*parameters, *beside.parameters()]
     step, minutes_before = 0, 0.0
     best: dict[str, Any] | None = None
     first = recipe.loss.motion_first if guide else 0
@@ -204,6 +208,7 @@ def train(
             each.load_state_dict(theirs)
         if guide:
             guide.load_state_dict(state["guide"])
+        criterion.load_state_dict(state["loss"])
         source.restore(state["sources"][workers.rank])
         step, minutes_before, best = state["step"], state["minutes"], state["best"]
     board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
@@ -219,7 +224,7 @@ def train(
                 "minutes": minutes(), "network": network.state_dict(),
                 "average": average.state_dict(), "best": best, "sources": sources,
                 "optimisers": [each.state_dict() for each in optimisers],
-                "guide": guide.state_dict() if guide else None,
+                "guide": guide.state_dict() if guide else None, "loss": criterion.state_dict(),
             })  # fmt: skip
 
     def validate() -> Score:
@@ -263,15 +268,13 @@ def train(
                 group["lr"] = rate(step, o, again=first)
                 if group.get("role") == optimiser.OFFSETS:
                     group["lr"] *= offset_factor(step - first, o)
+            loss = blurred.new_zeros(())
             with _autocast(device):
                 image = blurred.contiguous(memory_format=torch.channels_last)
                 if guide and step < first:
                     guide.look(network, image)
                 else:
-                    restored = network(image)
-            loss = blurred.new_zeros(())
-            if step >= first:
-                loss = pixel_loss(restored.float(), sharp, recipe.loss)
+                    loss = criterion(network(image), blurred, sharp, flows)
             if guide:
                 loss = loss + recipe.loss.motion * guide.loss(flows)
             for each in optimisers:

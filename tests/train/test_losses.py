@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.losses import charbonnier, l1, l2, log_mse, pixel_loss
+from train.losses import charbonnier, l1, l2, log_mse, mse, pixel_loss, rms
 from train.recipe import LossRecipe
 
 SHARP = torch.zeros(2, 3, 2, 2, dtype=torch.float64)
@@ -18,6 +18,7 @@ RESTORED = SHARP + torch.tensor([0.1, 0.3], dtype=torch.float64).view(2, 1, 1, 1
         ("l2", 0.5 * (0.01 + 0.09) / 2),
         ("mse", (0.01 + 0.09) / 2),
         ("l1", 0.2),
+        ("rms", (math.hypot(0.1, 1e-3) + math.hypot(0.3, 1e-3)) / 2),
         ("charbonnier", (math.hypot(0.1, 1e-3) + math.hypot(0.3, 1e-3)) / 2),
         ("log_mse", 5 * (math.log10(0.0101) + math.log10(0.0901))),
     ],
@@ -27,7 +28,7 @@ def test_values(kind, expected):
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", [l2, l1, charbonnier, log_mse])
+@pytest.mark.parametrize("loss", [l2, mse, l1, charbonnier, rms, log_mse])
 def test_gradients(loss):
     generator = torch.Generator().manual_seed(0)
     restored = torch.rand(2, 3, 2, 2, dtype=torch.float64, generator=generator).requires_grad_()
