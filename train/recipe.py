@@ -84,8 +84,8 @@ class OptimiserRecipe:
 @dataclass(frozen=True)
 class LossRecipe:
     """`kind`: the pixel loss, one of train/losses.py: "l2" (SVDN, Eq. 8: half the mean squared
-    error), "mse" (LMFN, Eq. 4), "l1" (DRCNet), "charbonnier", "rms" (FCN) or "log_mse". `epsilon` is
-    added under the roots of "charbonnier" and "rms".
+    error), "mse" (LMFN, Eq. 4), "l1" (DRCNet), "charbonnier", "rms" (FCN) or "log_mse".
+    `epsilon` is added under the roots of "charbonnier" and "rms".
 
     `motion`: weight of the motion guidance (train/guidance.py), 0 for none. For the first
     `motion_first` steps it is the only loss; then the sampling points are laid along the motion
