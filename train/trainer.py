@@ -214,7 +214,8 @@ def train(
                     restored = network(image)
             loss = blurred.new_zeros(())
             if step >= first:
-                loss = pixel_loss(restored.float(), sharp, recipe.loss)
+                images = networks.stages(restored)
+                loss = sum((pixel_loss(i.float(), sharp, recipe.loss) for i in images), loss)
             if guide:
                 loss = loss + recipe.loss.motion * guide.loss(flows)
             for each in optimisers:
