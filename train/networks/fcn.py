@@ -195,7 +195,7 @@ class RIM(nn.Module):
         self.query_key = nn.ModuleList(QueryKey(width) for _ in range(3))
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """Features of stage 3 plus stage 2's deep information, and the image -> (N, width, H, W)."""
+        """Stage 3's features plus stage 2's deep information, the image -> (N, width, H, W)."""
         encoded, decoded = self.raw(image)
         for i in range(3):
             processed = self.pb[i](x)
@@ -298,7 +298,7 @@ class FCN(nn.Module):
             x = self.rim(x, patches)
         elif i == 0 and not last and self.efem is not None:
             x = self.efem(x)
-        elif 0 < i and not last and len(self.msam):
+        elif i > 0 and not last and len(self.msam):
             msam = self.msam[i - 1]
             assert isinstance(msam, MSAM)
             x = msam.feature(x)
