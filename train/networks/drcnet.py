@@ -228,7 +228,7 @@ class DRCNet(nn.Module):
         energy_attention: their energy-based attention branch (Table 4, "EA").
         identity_branch: their identity branch (Table 4, "identity branch"). With all three off
             the network is the table's "base", with all three on "base+DFR".
-        width: channels of the first level, even. The paper does not give it; 64 makes 18.98 M.
+        width: channels of the first level, even. The paper does not give it; 64 makes 18.97 M.
         normalised_levels: levels, 0 the largest, at which half of the channels are normalised.
             The paper does not give them; its published code names the two deepest.
         threshold: t of the mask; the paper's (its published code has 0.8).
