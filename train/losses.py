@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edge_restore.errors import RecipeError
 from train.contrast import LAMBDAS, LAYER_WEIGHTS, contrast, mixture, others_of_batch
+from train.networks import stages
 from train.position import PositionLoss
 from train.recipe import LossRecipe
 from train.vgg import VGG, first_of_blocks
@@ -83,20 +84,20 @@ class TrustRatio(nn.Module):
     Eq. 1 counts s from 0 to 4, but the network has four stages, 0 to 3.
 
     Args:
-        stages: how many; 2 or more.
+        count: of stages; 2 or more.
     """
 
-    def __init__(self, stages: int) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(stages))
+        self.logits = nn.Parameter(torch.zeros(count))
 
     def ratios(self) -> Tensor:
-        """(stages,) r_s, each between 0 and 1, together 1."""
+        """(count,) r_s, each between 0 and 1, together 1."""
         r = torch.sigmoid(self.logits)
         return r / r.sum()
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses of the stages, (stages,) -> a scalar."""
+        """Losses of the stages, (count,) -> a scalar."""
         return (self.ratios() * losses).sum()
 
 
@@ -105,7 +106,7 @@ def _count_stages(network: nn.Module) -> int:
     like = next(network.parameters())
     with torch.no_grad():
         output = network(torch.zeros(1, 3, 64, 64, device=like.device, dtype=like.dtype))
-    return len(output) if isinstance(output, tuple) else 1
+    return len(stages(output))
 
 
 class TrainingLoss(nn.Module):
@@ -134,14 +135,14 @@ class TrainingLoss(nn.Module):
         self.vgg = VGG(recipe.vgg, layers, Path(recipe.vgg_file)) if layers else None
 
     def _trust(self, network: nn.Module) -> TrustRatio:
-        stages = _count_stages(network)
-        if stages < 2:
+        count = _count_stages(network)
+        if count < 2:
             raise RecipeError(
                 f"{type(network).__name__} has a single stage, which needs no trust ratio",
                 expected="trust_ratio = false for this network",
                 mend="remove 'trust_ratio' from the recipe's [loss]",
             )
-        return TrustRatio(stages)
+        return TrustRatio(count)
 
     def terms(
         self, output: Tensor | tuple[Tensor, ...], blurred: Tensor, sharp: Tensor, flows: Tensor
@@ -154,11 +155,11 @@ class TrainingLoss(nn.Module):
             blurred, sharp: (N, 3, H, W).
             flows: (N, 2, 2, H, W) pixels, as in `train.blur.Exposure`.
         """
-        stages = [stage.float() for stage in (output if isinstance(output, tuple) else (output,))]
-        pixel = torch.stack([pixel_loss(stage, sharp, self.recipe) for stage in stages])
+        pictures = [picture.float() for picture in stages(output)]
+        pixel = torch.stack([pixel_loss(picture, sharp, self.recipe) for picture in pictures])
         terms = {"pixel": self.trust(pixel) if self.trust else pixel.mean()}
         if self.vgg:
-            terms |= self._feature_terms(self.vgg, stages[-1], blurred, sharp)
+            terms |= self._feature_terms(self.vgg, pictures[-1], blurred, sharp)
         if self.position:
             terms["position"] = self.recipe.position * self.position(flows)
         return terms

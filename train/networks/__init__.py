@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from edge_restore.errors import OptionError
+from train.networks.drcnet import DRCNet
+from train.networks.fcn import FCN
 from train.networks.lmfn import LMFN
 from train.networks.svdn import SVDN
 
-NETWORKS: dict[str, type[nn.Module]] = {SVDN.name: SVDN, LMFN.name: LMFN}
+NETWORKS: dict[str, type[nn.Module]] = {
+    network.name: network for network in (SVDN, LMFN, DRCNet, FCN)
+}
 
 
 def create(name: str, **arguments: Any) -> nn.Module:
@@ -33,3 +37,8 @@ def create(name: str, **arguments: Any) -> nn.Module:
             expected="the switches that its constructor lists",
             mend=f"see the docstring of {NETWORKS[name].__name__}",
         ) from error
+
+
+def stages(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a network gave in train mode as its stages' images, the last one final."""
+    return (output,) if isinstance(output, Tensor) else output
