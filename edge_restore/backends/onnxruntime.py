@@ -103,7 +103,9 @@ class OnnxRuntimeRestorer:
                 graph of a "camera" model rounds.
         """
         if self._grid is None or self.card.form != "float":
-            raise InternalError("unrounded pixels of a model that is not open, or not of form float")
+            raise InternalError(
+                "unrounded pixels of a model that is not open, or not of form float"
+            )
         height, width = pixels.shape[:2]
         padded = padding.pad_to_multiple(pixels, self.card.multiple)
         restored = tiles.restore(padded, self._grid, lambda tile: clipped(self._run(tile)))

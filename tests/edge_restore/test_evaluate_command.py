@@ -169,9 +169,7 @@ def test_save_does_not_overwrite_the_given_images(
     assert "does not exist" in error
 
 
-def test_protocols_by_name(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_protocols_by_name(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = write_pairs(tmp_path / "pairs")
     error = refused(capsys, model, pairs, "--protocol", "psnr")
     assert "no evaluation protocol 'psnr'" in error and "mimo-unet" in error

@@ -109,11 +109,27 @@ def test_each_severity_has_its_mean_the_lightest_first() -> None:
     assert (levels["heavy"].psnr_input, levels["heavy"].gain, levels["heavy"].images) == (21, 2, 2)
     assert levels["heavy"].lpips == pytest.approx(0.3)
     rows = as_csv(BY_LEVEL).splitlines()
-    assert [row.split(",")[:3] for row in rows[-2:]] == [["mean", "", "light"], ["mean", "", "heavy"]]
+    assert [row.split(",")[:3] for row in rows[-2:]] == [
+        ["mean", "", "light"],
+        ["mean", "", "heavy"],
+    ]
     lines = as_table(BY_LEVEL).splitlines()
     assert lines[0].split()[-5:] == ["LPIPS", "in", "LPIPS", "out", "remark"]
     assert lines[3].endswith("  odd")
-    assert lines[5].split() == "mean of heavy 2 images 21.00 23.00 +2.00 0.5000 0.6000 0.5000 0.3000".split()
+    assert lines[5].split() == [
+        "mean",
+        "of",
+        "heavy",
+        "2",
+        "images",
+        "21.00",
+        "23.00",
+        "+2.00",
+        "0.5000",
+        "0.6000",
+        "0.5000",
+        "0.3000",
+    ]
     assert lines[6].split()[:3] == ["mean", "3", "images"]
     assert by_severity(SCORES) == {}
 

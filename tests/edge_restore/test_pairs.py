@@ -21,7 +21,11 @@ def test_pairs_json_names_the_severity(tmp_path: Path) -> None:
     description = tmp_path / "pairs.json"
     description.write_text('{"severity": "heavy", "seed": 0}')
     assert [(pair.name, pair.severity) for pair in find_pairs(tmp_path)] == [("a.png", "heavy")]
-    for text, problem in (("{", "is no JSON object"), ("[]", "is no JSON"), ('{"severity": 3}', "3")):
+    for text, problem in (
+        ("{", "is no JSON object"),
+        ("[]", "is no JSON"),
+        ('{"severity": 3}', "3"),
+    ):
         description.write_text(text)
         with pytest.raises(DataError, match=problem):
             find_pairs(tmp_path)
