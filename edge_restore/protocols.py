@@ -70,8 +70,7 @@ def mprnet(picture: Image, sharp: Sequence[Pixels]) -> Quality:
     Source: MPRNet's Deblurring/evaluate_GOPRO_HIDE.m, which reads saved 8-bit pictures and calls
     MATLAB's psnr and ssim on the RGB arrays. MATLAB's ssim filters such an array as a volume,
     across the channels too and over mirrored borders; ours filters each channel by itself inside
-    the picture, as most Python evaluations do. PSNR is the same number, SSIM differs in the third
-    decimal.
+    the picture, as most Python evaluations do. PSNR is the same number, SSIM is another.
     """
     return Quality(psnr(picture, sharp[0]), ssim(picture, sharp[0]))
 

@@ -54,7 +54,8 @@ def test_text_is_shortened_and_plain() -> None:
     assert drawing.shortened("short", 400) == "short"
     text = drawing.shortened("x" * 200 + ".png", 150)
     assert drawing.text_width(text) <= 150 and "..." in text and text.endswith("png")
-    assert drawing.text_width("é") - drawing.text_width("e") == 0
+    accented, plain = map(drawing.text_width, "ée")
+    assert accented == plain
     paper = drawing.canvas(40, 200)
     drawing.write(paper, "abc", 198, 30, align=1.0)
     columns = np.nonzero((paper != drawing.PAPER).any(axis=(0, 2)))[0]
