@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from types import ModuleType
 
@@ -79,11 +80,23 @@ def shortened(text: str, width: int, size: float = 1.0) -> str:
 
 
 def dot(picture: Pixels, x: float, y: float, radius: float, colour: Colour) -> None:
-    """A filled disc at sub-pixel coordinates; (0, 0) is the middle of the first pixel."""
-    cv2 = opencv()
-    shift = 4
-    centre = round(x * 2**shift), round(y * 2**shift)
-    cv2.circle(picture, centre, round(radius * 2**shift), colour, -1, cv2.LINE_AA, shift)
+    """A filled disc at sub-pixel coordinates; (0, 0) is the middle of the first pixel.
+
+    OpenCV draws discs of a pixel or two as diamonds. Here each pixel gets the share of the colour
+    that the disc covers of it, so that small ones keep their area.
+    """
+    reach = radius + 1
+    top, bottom = max(math.floor(y - reach), 0), min(math.ceil(y + reach) + 1, picture.shape[0])
+    left, right = max(math.floor(x - reach), 0), min(math.ceil(x + reach) + 1, picture.shape[1])
+    if top >= bottom or left >= right:
+        return
+    distance = np.hypot(
+        np.arange(top, bottom, dtype=np.float32)[:, None] - y,
+        np.arange(left, right, dtype=np.float32) - x,
+    )
+    share = (np.clip(radius + 0.5 - distance, 0, 1) * min(1.0, 2 * radius))[..., None]
+    patch = picture[top:bottom, left:right]
+    patch[:] = np.rint(patch * (1 - share) + np.array(colour) * share).astype(np.uint8)
 
 
 def line(

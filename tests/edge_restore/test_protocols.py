@@ -47,7 +47,7 @@ def test_realblur_forgives_brightness_and_a_homography() -> None:
     assert aligned.remark == ""
 
 
-def test_realblur_counts_the_valid_region_only() -> None:
+def test_realblur_counts_the_valid_region_only(monkeypatch: pytest.MonkeyPatch) -> None:
     sharp = scene()
     identity, _ = protocols._warped(sharp, np.eye(3, dtype=np.float32))
     assert np.array_equal(identity, sharp)
@@ -55,7 +55,14 @@ def test_realblur_counts_the_valid_region_only() -> None:
     moved, mask = protocols._warped(sharp, move)
     assert mask[:, :-5].all() and not mask[:, -5:].any()
     assert np.array_equal(moved[:, :-5], sharp[:, 5:])
-    # the picture lies 5 columns to the right of the truth: but for those it is perfect
+    # three levels off where the two overlap; counting the zeros beside it would gain 0.25 dB
+    picture = np.roll(sharp, 5, axis=1) + 3
+    with monkeypatch.context() as patch:
+        patch.setattr(protocols, "_homography", lambda x, z: (move, True))
+        patch.setattr(protocols, "_brightness", lambda x, z: 1.0)
+        score = protocols.realblur(picture, [sharp])
+    assert score.psnr == pytest.approx(20 * np.log10(255 / 3), abs=1e-3)
+    # found by ECC: the picture lies 5 columns to the right of the truth, and is perfect beside them
     large = scene(72, 93)
     score = protocols.realblur(large[:, :88], [large[:, 5:]])
     assert score.psnr > 40  # 42.7: bicubic resampling at places that ECC found to 0.1 pixels

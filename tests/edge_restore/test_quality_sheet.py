@@ -61,3 +61,19 @@ def test_text_is_shortened_and_plain() -> None:
     columns = np.nonzero((paper != drawing.PAPER).any(axis=(0, 2)))[0]
     assert columns.min() > 150
     assert columns.max() <= 199
+
+
+def test_a_dot_has_its_area_wherever_it_lies() -> None:
+    for x, y in ((20.0, 20.0), (20.4, 19.7), (20.5, 20.5)):
+        for radius in (1.5, 4.0):
+            picture = np.zeros((40, 40, 3), np.uint8)
+            drawing.dot(picture, x, y, radius, (200, 100, 50))
+            area = picture[..., 0].sum() / 200
+            assert area == pytest.approx(np.pi * radius**2, rel=0.1)
+            rows, columns = np.nonzero(picture[..., 0])
+            assert np.average(columns, weights=picture[rows, columns, 0]) == pytest.approx(
+                x, abs=0.1
+            )
+    drawing.dot(picture, -300.0, 500.0, 3.0, (1, 1, 1))  # outside: nothing happens
+    drawing.dot(picture, 0.0, 39.0, 3.0, (200, 100, 50))
+    assert tuple(picture[39, 0]) == (200, 100, 50)
