@@ -120,12 +120,12 @@ def evaluate(
             path = (save / pair.name).with_suffix(".png")
             write_png(make_folder(path.parent) / path.name, to_levels(picture))
         before, after = protocol.measure(blurred, sharp), protocol.measure(picture, sharp)
-        distances: Sequence[float | None] = (None, None)
+        lpips_input = lpips_after = None
         if lpips:
-            distances = lpips.distances(sharp[0], (blurred, picture))
+            lpips_input, lpips_after = lpips.distances(sharp[0], (blurred, picture))
         yield ImageScore(
             pair.name, width, height, before.psnr, before.ssim, after.psnr, after.ssim,
-            *distances, pair.severity, after.remark,
+            lpips_input, lpips_after, pair.severity, after.remark,
         )  # fmt: skip
 
 
@@ -169,7 +169,8 @@ def mean(scores: Sequence[ImageScore]) -> MeanScore:
         values = [getattr(score, measure) for score in scores]
         return None if None in values else math.fsum(values) / len(values)
 
-    return MeanScore(*map(over, _MEASURES), images=len(scores))
+    means = {measure: over(measure) for measure in _MEASURES}
+    return MeanScore(**means, images=len(scores))
 
 
 def by_severity(scores: Sequence[ImageScore]) -> dict[str, MeanScore]:

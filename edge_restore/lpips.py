@@ -133,8 +133,9 @@ class Lpips:
 
 
 def _scaled(image: Image) -> _Features:
-    unit = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
-    scaled: _Features = (unit * 2 - 1 - _SHIFT) / _SCALE
+    unit = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
+    two, one = np.float32(2), np.float32(1)
+    scaled: _Features = (two * unit - one - _SHIFT) / _SCALE
     return scaled
 
 
