@@ -1,4 +1,4 @@
-"""PSNR and SSIM of restored images over pairs of a blurred and a sharp one."""
+"""Quality of restored images over pairs of a blurred and a sharp one."""
 
 from __future__ import annotations
 
@@ -9,34 +9,47 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from edge_restore.backends.restorer import Restorer
-from edge_restore.errors import DataError, InternalError
+from edge_restore.errors import BackendError, DataError, InternalError, ModelError
+from edge_restore.files import make_folder
 from edge_restore.frames import Frame, Pixels
-from edge_restore.images import SUFFIXES, read_image, write_png
-from edge_restore.metrics import SSIM_WINDOW, psnr, ssim
+from edge_restore.images import read_image, write_png
+from edge_restore.lpips import SMALLEST as LPIPS_SMALLEST
+from edge_restore.lpips import Lpips
+from edge_restore.metrics import SSIM_WINDOW, Image
+from edge_restore.pairs import Pair
+from edge_restore.protocols import PROTOCOLS, EvaluationProtocol
 from edge_restore.report import cells
 
-BLURRED_FOLDERS = ("blurred", "blur", "input")
-SHARP_FOLDERS = ("sharp", "gt", "target")
+_MEASURES = ("psnr_input", "ssim_input", "psnr", "ssim", "lpips_input", "lpips")
+_COLUMNS = (
+    "kind", "name", "severity", "width", "height", "psnr_input", "ssim_input", "psnr", "ssim",
+    "gain", "lpips_input", "lpips", "remark",
+)  # fmt: skip
 
-_COLUMNS = ("name", "width", "height", "psnr_input", "ssim_input", "psnr", "ssim")
+DEFAULT = PROTOCOLS["mprnet"]
+
+
+class _Measures:
+    psnr_input: float
+    psnr: float
+
+    @property
+    def gain(self) -> float:
+        """What restoration added to PSNR, in dB; nan where both are infinite."""
+        return self.psnr - self.psnr_input
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two files that show the same: one to restore, and the truth."""
+class ImageScore(_Measures):
+    """One image's quality before (`_input`) and after, by a protocol; PSNR in dB, size in pixels.
 
-    name: str
-    blurred: Path
-    sharp: Path
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """One image's quality before (`_input`) and after, in RGB on 8 bits; PSNR in dB.
-
-    PSNR is infinite where the two images are equal.
+    PSNR is infinite where the two images are equal. LPIPS (lower is nearer) is None where it was
+    not asked for. `remark` is what the protocol has to say of the restored image.
     """
 
     name: str
@@ -46,69 +59,32 @@ class ImageScore:
     ssim_input: float
     psnr: float
     ssim: float
+    lpips_input: float | None = None
+    lpips: float | None = None
+    severity: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
-class MeanScore:
+class MeanScore(_Measures):
     """The means of the images' values; each image counts once, whatever its size."""
 
     psnr_input: float
     ssim_input: float
     psnr: float
     ssim: float
-
-
-def find_pairs(folder: Path) -> list[Pair]:
-    """The pairs in ``folder/blurred`` (or blur, input) and ``folder/sharp`` (or gt, target).
-
-    Raises:
-        DataError: the folder does not exist or has another layout, or as `match_pairs`.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            f"'{folder}' {'is not a folder' if folder.exists() else 'does not exist'}",
-            expected=_layout(),
-            mend="check the path, or name both sides with --blurred and --sharp",
-        )
-    return match_pairs(_side(folder, BLURRED_FOLDERS), _side(folder, SHARP_FOLDERS))
-
-
-def match_pairs(blurred: Path, sharp: Path) -> list[Pair]:
-    """The pairs of two files, or of two folders whose files have equal names, sorted by name.
-
-    Raises:
-        DataError: a side is missing or empty, one is a file and the other a folder, or a name is
-            on one side only.
-    """
-    for side in (blurred, sharp):
-        if not side.exists():
-            raise DataError(
-                f"'{side}' does not exist", expected="an image or a folder", mend="check the path"
-            )
-    if blurred.is_file() and sharp.is_file():
-        return [Pair(blurred.name, blurred, sharp)]
-    if blurred.is_file() or sharp.is_file():
-        raise DataError(
-            f"one of '{blurred}' and '{sharp}' is a file and the other a folder",
-            expected="two images or two folders",
-            mend="name both sides alike",
-        )
-    left, right = _images(blurred), _images(sharp)
-    if alone := [
-        *(f"{name} (only in {blurred})" for name in sorted(left.keys() - right.keys())),
-        *(f"{name} (only in {sharp})" for name in sorted(right.keys() - left.keys())),
-    ]:
-        more = f"\n    and {len(alone) - 8} more" if len(alone) > 8 else ""
-        raise DataError(
-            "images without a partner:" + "".join(f"\n    {name}" for name in alone[:8]) + more,
-            expected="equal file names on both sides",
-            mend="rename the files, or remove those without a partner",
-        )
-    return [Pair(name, left[name], right[name]) for name in sorted(left)]
+    lpips_input: float | None
+    lpips: float | None
+    images: int
 
 
 def evaluate(
-    pairs: Sequence[Pair], restorer: Restorer, save: Path | None = None
+    pairs: Sequence[Pair],
+    restorer: Restorer,
+    save: Path | None = None,
+    *,
+    protocol: EvaluationProtocol = DEFAULT,
+    lpips: Lpips | None = None,
 ) -> Iterator[ImageScore]:
     """Restore each pair's blurred image and compare it with the sharp one.
 
@@ -116,70 +92,64 @@ def evaluate(
         pairs: of images that have one size within a pair; pairs may differ.
         restorer: opened for each new size; the caller closes it.
         save: an existing folder for the restored images, as PNG.
+        protocol: how to compare.
+        lpips: also measured when given, on the pictures as the protocol sees them.
 
     Raises:
         DataError: an image cannot be read or is too small, or a pair's sizes differ.
+        BackendError, ModelError: the protocol needs unrounded pixels, which the restorer or its
+            model does not give.
     """
+    if protocol.unrounded:
+        _check_unrounded(restorer, protocol)
     opened: tuple[int, int] | None = None
     for pair in pairs:
-        blurred, sharp = read_image(pair.blurred), read_image(pair.sharp)
-        _check_sizes(pair, blurred, sharp)
+        blurred, sharp = read_pair(pair)
         height, width = blurred.shape[:2]
+        if lpips and min(height, width) < LPIPS_SMALLEST:
+            raise DataError(
+                f"'{pair.blurred}' is {width}x{height}",
+                expected=f"at least {LPIPS_SMALLEST}x{LPIPS_SMALLEST} pixels for LPIPS",
+                mend="remove the pair, or leave --lpips out",
+            )
         if opened != (height, width):
             restorer.open(height, width)
             opened = height, width
-        restored = _restored(restorer, blurred)
+        picture = restored(restorer, blurred, protocol)
         if save is not None:
-            write_png(save / f"{Path(pair.name).stem}.png", restored)
+            path = (save / pair.name).with_suffix(".png")
+            write_png(make_folder(path.parent) / path.name, to_levels(picture))
+        before, after = protocol.measure(blurred, sharp), protocol.measure(picture, sharp)
+        lpips_input = lpips_after = None
+        if lpips:
+            lpips_input, lpips_after = lpips.distances(sharp[0], (blurred, picture))
         yield ImageScore(
-            name=pair.name,
-            width=width,
-            height=height,
-            psnr_input=psnr(blurred, sharp),
-            ssim_input=ssim(blurred, sharp),
-            psnr=psnr(restored, sharp),
-            ssim=ssim(restored, sharp),
-        )
+            pair.name, width, height, before.psnr, before.ssim, after.psnr, after.ssim,
+            lpips_input, lpips_after, pair.severity, after.remark,
+        )  # fmt: skip
 
 
-def mean(scores: Sequence[ImageScore]) -> MeanScore:
-    """The means over at least one image."""
-    return MeanScore(
-        *(
-            math.fsum(getattr(score, column) for score in scores) / len(scores)
-            for column in _COLUMNS[3:]
-        )
-    )
+def read_pair(pair: Pair) -> tuple[Pixels, list[Pixels]]:
+    """The blurred image and its sharp frames.
+
+    Raises:
+        DataError: an image cannot be read or is too small, or the sizes differ.
+    """
+    blurred, sharp = read_image(pair.blurred), []
+    for path in pair.sharp_frames():
+        sharp.append(read_image(path))
+        _check_sizes(pair.blurred, path, blurred, sharp[-1])
+    return blurred, sharp
 
 
-def as_csv(scores: Sequence[ImageScore]) -> str:
-    """One line per image under a header, full precision; the means are left to the reader."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows([getattr(score, column) for column in _COLUMNS] for score in scores)
-    return text.getvalue()
+def restored(restorer: Restorer, blurred: Pixels, protocol: EvaluationProtocol = DEFAULT) -> Image:
+    """The image restored: uint8, or float32 in [0, 1] where the protocol wants it unrounded.
 
-
-def as_table(scores: Sequence[ImageScore]) -> str:
-    """One line per image and a last one with the means, for the terminal."""
-    header = ["image", "size", "PSNR in", "PSNR out", "gain dB", "SSIM in", "SSIM out"]
-    rows = [[score.name, f"{score.width}x{score.height}", *_cells(score)] for score in scores]
-    return cells.text_table(header, [*rows, ["mean", "", *_cells(mean(scores))]])
-
-
-def _cells(score: ImageScore | MeanScore) -> list[str]:
-    return [
-        cells.decibels(score.psnr_input),
-        cells.decibels(score.psnr),
-        cells.gain(score.psnr - score.psnr_input),
-        cells.similarity(score.ssim_input),
-        cells.similarity(score.ssim),
-    ]
-
-
-def _restored(restorer: Restorer, pixels: Pixels) -> Pixels:
-    restorer.submit(Frame(pixels, index=0, pts=0, time_base=Fraction(1)))
+    The restorer is open for the image's size.
+    """
+    if protocol.unrounded:
+        return restorer.restore_unrounded(blurred)  # type: ignore[attr-defined, no-any-return]
+    restorer.submit(Frame(blurred, index=0, pts=0, time_base=Fraction(1)))
     frame = restorer.collect()
     frames = [frame] if frame is not None else restorer.flush()
     if len(frames) != 1:
@@ -187,48 +157,123 @@ def _restored(restorer: Restorer, pixels: Pixels) -> Pixels:
     return frames[0].pixels
 
 
-def _check_sizes(pair: Pair, blurred: Pixels, sharp: Pixels) -> None:
+def to_levels(picture: Image) -> Pixels:
+    """The picture as uint8: float in [0, 1] is rounded to 255ths."""
+    return picture if picture.dtype == np.uint8 else np.rint(picture * 255).astype(np.uint8)
+
+
+def mean(scores: Sequence[ImageScore]) -> MeanScore:
+    """The means over at least one image."""
+
+    def over(measure: str) -> Any:
+        values = [getattr(score, measure) for score in scores]
+        return None if None in values else math.fsum(values) / len(values)
+
+    means = {measure: over(measure) for measure in _MEASURES}
+    return MeanScore(**means, images=len(scores))
+
+
+def by_severity(scores: Sequence[ImageScore]) -> dict[str, MeanScore]:
+    """The means of each level of severity, the lightest first: the one whose inputs are nearest to
+    the truth. Empty where no level is known.
+    """
+    levels: dict[str, list[ImageScore]] = {}
+    for score in scores:
+        levels.setdefault(score.severity, []).append(score)
+    means = {level: mean(its) for level, its in levels.items() if level}
+    return dict(sorted(means.items(), key=lambda item: -item[1].psnr_input))
+
+
+def below_input(scores: Sequence[ImageScore]) -> list[str]:
+    """The names of the images whose PSNR restoration made smaller."""
+    return [score.name for score in scores if score.psnr < score.psnr_input]
+
+
+def as_csv(scores: Sequence[ImageScore]) -> str:
+    """One line per image under a header, full precision; then one per severity, if any is known.
+
+    The column `kind` tells them apart: "image", or "mean" of a severity's images. The mean of all
+    is left to the reader.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    means = [("mean", {"severity": k}, mean) for k, mean in by_severity(scores).items()]
+    for kind, extra, row in [*(("image", {}, score) for score in scores), *means]:
+        known = {column: getattr(row, column) for column in _COLUMNS if hasattr(row, column)}
+        writer.writerow({"kind": kind, **known, **extra})
+    return text.getvalue()
+
+
+def as_table(scores: Sequence[ImageScore]) -> str:
+    """One line per image, one per severity where it is known, and a last one with the means."""
+    lpips, remarks = scores[0].lpips is not None, any(score.remark for score in scores)
+    header = ["image", "size", "PSNR in", "PSNR out", "gain dB", "SSIM in", "SSIM out"]
+    header += ["LPIPS in", "LPIPS out"] * lpips + ["  remark"] * remarks
+    rows = [
+        [score.name, f"{score.width}x{score.height}", *_cells(score)]
+        + [f"  {score.remark}"] * remarks
+        for score in scores
+    ]
+    means = {f"mean of {level}": its for level, its in by_severity(scores).items()}
+    for name, its in {**means, "mean": mean(scores)}.items():
+        count = f"{its.images} images" if means else ""
+        rows.append([name, count, *_cells(its)] + [""] * remarks)
+    return cells.text_table(header, rows)
+
+
+def below_input_line(scores: Sequence[ImageScore], greatest: int = 8) -> str:
+    """How many images came out below their input, and which: the first `greatest` of them."""
+    names = below_input(scores)
+    if not names:
+        return f"below the input: none of {len(scores)}"
+    more = f" and {len(names) - greatest} more" if len(names) > greatest else ""
+    shown = ", ".join(names[:greatest])
+    return f"below the input: {len(names)} of {len(scores)}: {shown}{more}"
+
+
+def _cells(score: ImageScore | MeanScore) -> list[str]:
+    columns = [
+        cells.decibels(score.psnr_input),
+        cells.decibels(score.psnr),
+        cells.gain(score.gain),
+        cells.similarity(score.ssim_input),
+        cells.similarity(score.ssim),
+    ]
+    if score.lpips is not None:
+        columns += [cells.similarity(score.lpips_input), cells.similarity(score.lpips)]
+    return columns
+
+
+def _check_unrounded(restorer: Restorer, protocol: EvaluationProtocol) -> None:
+    if not hasattr(restorer, "restore_unrounded"):
+        raise BackendError(
+            f"the backend {restorer.name} rounds to 8 bits; the protocol '{protocol.name}' "
+            "measures before that",
+            expected="a backend that gives unrounded pixels",
+            mend="add --backend onnxruntime",
+        )
+    if restorer.card.form != "float":
+        raise ModelError(
+            f"the model '{restorer.card.name}' is of the form '{restorer.card.form}', whose graph "
+            f"rounds to 8 bits; the protocol '{protocol.name}' measures before that",
+            expected="a model of the form 'float'",
+            mend=f"python -m export {restorer.card.network} --form float --weights W.safetensors "
+            "--out M.onnx, then give --model M.onnx",
+        )
+
+
+def _check_sizes(blurred_path: Path, sharp_path: Path, blurred: Pixels, sharp: Pixels) -> None:
     (height, width), (sharp_height, sharp_width) = blurred.shape[:2], sharp.shape[:2]
     if (height, width) != (sharp_height, sharp_width):
         raise DataError(
-            f"'{pair.blurred}' is {width}x{height}, '{pair.sharp}' is {sharp_width}x{sharp_height}",
+            f"'{blurred_path}' is {width}x{height}, '{sharp_path}' is {sharp_width}x{sharp_height}",
             expected="both images of a pair of one size",
             mend="crop or scale one of them, or remove the pair",
         )
     if min(height, width) < SSIM_WINDOW:
         raise DataError(
-            f"'{pair.blurred}' is {width}x{height}",
+            f"'{blurred_path}' is {width}x{height}",
             expected=f"at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels, the window of SSIM",
             mend="remove the pair",
         )
-
-
-def _side(folder: Path, names: Sequence[str]) -> Path:
-    present = [folder / name for name in names if (folder / name).is_dir()]
-    if len(present) != 1:
-        found = "none of" if not present else "more than one of"
-        raise DataError(
-            f"'{folder}' has {found} the folders {', '.join(names)}",
-            expected=_layout(),
-            mend="name both sides with --blurred and --sharp",
-        )
-    return present[0]
-
-
-def _layout() -> str:
-    return f"a folder with {' or '.join(BLURRED_FOLDERS)} beside {' or '.join(SHARP_FOLDERS)} in it"
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    images = {
-        file.name: file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    }
-    if not images:
-        raise DataError(
-            f"there is no image in '{folder}'",
-            expected=f"files that end in {', '.join(SUFFIXES)}",
-            mend="check the path",
-        )
-    return images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,9 @@ def plan(height: int, width: int, greatest_area: int, multiple: int) -> TileGrid
     return best
 
 
-def restore(pixels: Pixels, grid: TileGrid, restore_tile: Callable[[Pixels], Pixels]) -> Pixels:
+def restore(
+    pixels: Pixels, grid: TileGrid, restore_tile: Callable[[Pixels], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     """The picture restored tile by tile.
 
     Where tiles overlap, the result is their mean weighted by ramps: nothing in the `MARGIN` at each
@@ -92,10 +95,11 @@ def restore(pixels: Pixels, grid: TileGrid, restore_tile: Callable[[Pixels], Pix
     Args:
         pixels: uint8 (height, width, 3), the size of the grid.
         grid: from `plan`.
-        restore_tile: takes and gives uint8 (tile_height, tile_width, 3), C-contiguous.
+        restore_tile: takes uint8 (tile_height, tile_width, 3), C-contiguous, and gives as many
+            values, uint8 or float32.
 
     Returns:
-        A new array like `pixels`.
+        A new array of the shape of `pixels` and the tiles' dtype; uint8 is rounded.
     """
     if len(grid) == 1:
         return restore_tile(pixels)
@@ -107,6 +111,8 @@ def restore(pixels: Pixels, grid: TileGrid, restore_tile: Callable[[Pixels], Pix
         down = row_weights[index // len(grid.lefts)]
         across = column_weights[index % len(grid.lefts)]
         total[rows, columns] += tile * (down[:, None] * across)[:, :, None]
+    if tile.dtype != np.uint8:
+        return total
     return np.rint(total, out=total).clip(0, 255, out=total).astype(np.uint8)
 
 

@@ -55,6 +55,20 @@ def _networks(args: argparse.Namespace) -> None:
         print(network_table.text(size, table))
 
 
+def _explain(args: argparse.Namespace) -> None:
+    from train import explain
+
+    explain.explain(args.image, args.weights, args.out, args.columns)
+    print(args.out)
+
+
+def _curves(args: argparse.Namespace) -> None:
+    from train import curves
+
+    curves.write(args.logs, args.out)
+    print(args.out)
+
+
 def parser() -> argparse.ArgumentParser:
     """The argument parser."""
     top = argparse.ArgumentParser(
@@ -116,6 +130,24 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--json", action="store_true", help="print JSON")
     p.set_defaults(function=_networks)
+
+    p = commands.add_parser(
+        "explain", help="draw where SVDN samples an image, and the blur map from it"
+    )
+    p.add_argument("image", type=Path)
+    p.add_argument(
+        "--weights", type=Path, required=True, help="SVDN's .safetensors, card beside it"
+    )
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    p.add_argument(
+        "--columns", type=int, default=6, help="places from left to right (default: %(default)s)"
+    )
+    p.set_defaults(function=_explain)
+
+    p = commands.add_parser("curves", help="draw the curves of one or several runs' logs")
+    p.add_argument("logs", nargs="+", type=Path, help="what `python -m train RECIPE` printed")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    p.set_defaults(function=_curves)
     return top
 
 

@@ -22,6 +22,9 @@ from edge_restore.errors import (
 )
 from edge_restore.frames import Frame, Pixels
 
+UnitImage = np.ndarray[Any, np.dtype[np.float32]]
+"""float32 (height, width, 3) in [0, 1]."""
+
 _TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -92,6 +95,22 @@ class OnnxRuntimeRestorer:
         frame.clock.end("restore")
         self._restored.append(frame)
 
+    def restore_unrounded(self, pixels: Pixels) -> UnitImage:
+        """Pixels of the opened size, restored: float32 (height, width, 3), clipped to [0, 1].
+
+        Raises:
+            InternalError: the restorer is not open, or its model is not of the form "float": the
+                graph of a "camera" model rounds.
+        """
+        if self._grid is None or self.card.form != "float":
+            raise InternalError(
+                "unrounded pixels of a model that is not open, or not of form float"
+            )
+        height, width = pixels.shape[:2]
+        padded = padding.pad_to_multiple(pixels, self.card.multiple)
+        restored = tiles.restore(padded, self._grid, lambda tile: clipped(self._run(tile)))
+        return np.ascontiguousarray(restored[:height, :width])
+
     def collect(self) -> Frame | None:
         """The frame last submitted, or None when it was collected."""
         return self._restored.pop(0) if self._restored else None
@@ -121,6 +140,13 @@ class OnnxRuntimeRestorer:
 
     def _infer(self, pixels: Pixels) -> Pixels:
         """Run the network on uint8 (height, width, 3) of the padded size."""
+        restored = self._run(pixels)
+        if self.card.form == "camera":
+            return restored[0]  # type: ignore[no-any-return]
+        return from_unit_range(restored)
+
+    def _run(self, pixels: Pixels) -> np.ndarray[Any, Any]:
+        """The graph's own output for uint8 (height, width, 3) of the padded size."""
         camera = self.card.form == "camera"
         image = pixels[None] if camera else to_unit_range(pixels)
         try:
@@ -132,9 +158,7 @@ class OnnxRuntimeRestorer:
                 expected="a model for this size, and memory for it",
                 mend="give a smaller memory budget, so that the frame is restored in tiles",
             ) from error
-        if camera:
-            return restored[0]  # type: ignore[no-any-return]
-        return from_unit_range(restored)
+        return restored  # type: ignore[no-any-return]
 
 
 def to_unit_range(pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -147,6 +171,11 @@ def from_unit_range(image: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
     """float32 (1, 3, height, width), clipped to [0, 1] -> uint8 (height, width, 3), rounded."""
     levels = np.rint(np.clip(image[0], 0, 1) * np.float32(255)).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 0))
+
+
+def clipped(image: np.ndarray[Any, np.dtype[np.float32]]) -> UnitImage:
+    """float32 (1, 3, height, width) -> float32 (height, width, 3), clipped to [0, 1]."""
+    return np.ascontiguousarray(np.clip(image[0], 0, 1).transpose(1, 2, 0))
 
 
 def description() -> str:

@@ -82,7 +82,8 @@ def test_other_layouts_and_table(
     lines = capsys.readouterr().out.splitlines()
     header = "image   size   PSNR in  PSNR out  gain dB  SSIM in  SSIM out"
     assert lines[0].split() == header.split()
-    assert [line.split()[0] for line in lines[1:]] == ["a.png", "b.png", "c.png", "mean"]
+    assert [line.split()[0] for line in lines[1:-1]] == ["a.png", "b.png", "c.png", "mean"]
+    assert lines[-1].startswith("below the input: ")
 
 
 def test_two_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,3 +167,72 @@ def test_save_does_not_overwrite_the_given_images(
     assert "cannot be created" in error
     error = refused(capsys, model, pairs, "--csv", tmp_path / "missing" / "x.csv")
     assert "does not exist" in error
+
+
+def test_protocols_by_name(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = write_pairs(tmp_path / "pairs")
+    error = refused(capsys, model, pairs, "--protocol", "psnr")
+    assert "no evaluation protocol 'psnr'" in error and "mimo-unet" in error
+    # a camera model rounds in its graph
+    assert "--form float" in refused(capsys, model, pairs, "--protocol", "mimo-unet")
+    assert evaluate(model, pairs, "--protocol", "realblur", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["protocol"] == "realblur"
+    below = [i["name"] for i in document["images"] if i["psnr"] < i["psnr_input"]]
+    assert document["below_input"] == {"count": len(below), "names": below}
+
+
+def test_a_float_model_is_measured_unrounded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path, "float", "unrounded")
+    pairs, psnrs = write_pairs(tmp_path / "pairs"), []
+    for protocol in ("mprnet", "mimo-unet"):
+        assert evaluate(model, pairs, "--protocol", protocol, "--json") == 0
+        psnrs.append([i["psnr"] for i in json.loads(capsys.readouterr().out)["images"]])
+    assert psnrs[0] != psnrs[1]
+    assert psnrs[0] == pytest.approx(psnrs[1], abs=0.02)
+
+
+def test_trajectories(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = write_pairs(tmp_path)
+    truth = read_image(pairs / "sharp" / "a.png")
+    (pairs / "sharp" / "a.png").unlink()
+    (pairs / "sharp" / "a").mkdir()
+    for i, frame in enumerate((truth[::-1], np.roll(truth, 2, 1))):
+        write_png(pairs / "sharp" / "a" / f"{i}.png", frame)
+    assert evaluate(model, pairs, "--protocol", "koehler") == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("a.png") and "frame 2 of 2, moved by (2, 0)" in line
+    assert "a.png (only in" in refused(capsys, model, pairs)
+    write_png(pairs / "sharp" / "a" / "2.png", truth[:20])
+    assert "is 41x20" in refused(capsys, model, pairs, "--protocol", "koehler")
+
+
+def test_severities_and_sheet(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pairs(tmp_path / "pairs" / "light")
+    write_pairs(tmp_path / "pairs" / "odd")
+    sheet, save = tmp_path / "sheet.png", tmp_path / "out"
+    options = ("--json", "--sheet", sheet, "--save", save)
+    assert evaluate(model, tmp_path / "pairs", *options) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {k: v["images"] for k, v in document["severities"].items()} == {"light": 3, "odd": 3}
+    assert document["images"][0]["name"] == "light/a.png"
+    assert (save / "odd" / "c.png").is_file()
+    assert read_image(sheet).shape[0] > 500
+    error = refused(capsys, model, tmp_path / "pairs", "--sheet", tmp_path / "none" / "s.png")
+    assert "does not exist" in error
+
+
+def test_lpips_weights_are_checked_first(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = write_pairs(tmp_path)
+    weights = tmp_path / "w.safetensors"
+    assert "no weights file" in refused(capsys, model, pairs, "--lpips", weights)
+    weights.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert "features.0.weight is missing" in refused(capsys, model, pairs, "--lpips", weights)
+    error = refused(capsys, model, pairs, "--lpips", weights, "--protocol", "realblur")
+    assert "no published definition" in error

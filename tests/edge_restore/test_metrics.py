@@ -59,6 +59,24 @@ def test_agrees_with_scikit_image(shape: tuple[int, ...]) -> None:
     assert ssim(a / 255, b / 255, data_range=1.0) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_mask_leaves_the_rest_out() -> None:
+    a, b = pair((40, 41, 3))
+    mask = np.zeros((40, 41), bool)
+    mask[:, :20] = True
+    assert psnr(a, b, mask=mask) == pytest.approx(psnr(a[:, :20], b[:, :20]), abs=1e-12)
+    assert psnr(a, b, mask=np.ones_like(mask)) == pytest.approx(psnr(a, b), abs=1e-12)
+    assert ssim(a, b, mask=np.ones_like(mask)) == pytest.approx(ssim(a, b), abs=1e-12)
+    # windows centred in columns 5 to 19 see columns 0 to 24
+    assert ssim(a, b, mask=mask) == pytest.approx(ssim(a[:, :25], b[:, :25]), abs=1e-12)
+    with pytest.raises(ValueError, match="mask of shape"):
+        psnr(a, b, mask=mask.T)
+    with pytest.raises(ValueError, match="without pixels"):
+        psnr(a, b, mask=np.zeros_like(mask))
+    mask[:, 5:] = False
+    with pytest.raises(ValueError, match="inside the mask"):
+        ssim(a, b, mask=mask)
+
+
 def test_what_cannot_be_compared() -> None:
     a, _ = pair((16, 16, 3))
     with pytest.raises(ValueError, match="different shapes"):
