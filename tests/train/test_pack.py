@@ -6,6 +6,7 @@ import pytest
 from edge_restore.errors import DataError
 from tests.train.conftest import draw
 from train import pack as packs
+from train import packing
 
 
 def test_splits_and_pixels(photos, pack):
@@ -23,7 +24,7 @@ def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path):
     draw(tmp_path / "left_out.png", 3)
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     out = tmp_path / "out.npz"
-    files = packs.make([tmp_path], out, exclude={"left_out.png"}, validation=set(), longest=400)
+    files = packing.make([tmp_path], out, exclude={"left_out.png"}, validation=set(), longest=400)
     assert files["train"] == ["large.png"]
     assert files["skipped"] == [
         "broken.jpg (cannot be read)",
@@ -42,7 +43,7 @@ def test_clips_give_their_frames(tmp_path):
     for level in range(20):
         clip.write(np.full((240, 320, 3), level * 10, np.uint8))
     clip.release()
-    packs.make([tmp_path], tmp_path / "out.npz", exclude=set(), validation=set(), frames=2)
+    packing.make([tmp_path], tmp_path / "out.npz", exclude=set(), validation=set(), frames=2)
     frames = packs.load(tmp_path / "out.npz").train
     assert [frame.shape for frame in frames] == [(240, 320, 3)] * 2
     assert 25 < frames[0].mean() < 75 < 125 < frames[1].mean() < 175
@@ -50,9 +51,9 @@ def test_clips_give_their_frames(tmp_path):
 
 def test_bad_input(tmp_path, photos):
     with pytest.raises(DataError, match="no usable photo or clip"):
-        packs.make([tmp_path], tmp_path / "x.npz", exclude=set(), validation=set())
+        packing.make([tmp_path], tmp_path / "x.npz", exclude=set(), validation=set())
     with pytest.raises(DataError, match=r"no file is called nowhere\.png"):
-        packs.make([photos], tmp_path / "x.npz", exclude={"nowhere.png"}, validation=set())
+        packing.make([photos], tmp_path / "x.npz", exclude={"nowhere.png"}, validation=set())
     assert not (tmp_path / "x.npz").exists()
     (tmp_path / "text.npz").write_text("hello")
     for path in (tmp_path / "missing.npz", tmp_path / "text.npz"):
