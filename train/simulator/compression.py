@@ -114,11 +114,12 @@ def h264(frames: Iterable[Pixels], crf: int, rate: int = 30) -> Iterator[Pixels]
         )
     try:
         import av
+        import cv2
 
         av.codec.Codec("libx264", "w")
     except (ImportError, ValueError) as error:
         raise DependencyError(
-            "av", needed_for="H.264 artefacts (with its x264 encoder)", extra=""
+            "av", needed_for="H.264 artefacts (with its x264 encoder, and opencv-python)", extra=""
         ) from error
     coded = io.BytesIO()
     size = (0, 0)
@@ -134,7 +135,9 @@ def h264(frames: Iterable[Pixels], crf: int, rate: int = 30) -> Iterator[Pixels]
                 stream.pix_fmt = "yuv420p"
             # 4:2:0 needs even sides.
             even = np.pad(frame, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            # OpenCV rounds where FFmpeg's converter truncates: that darkens by a level.
+            planes = cv2.cvtColor(even, cv2.COLOR_RGB2YUV_I420)
+            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             container.mux(stream.encode(picture))
         if stream is None:
             return
@@ -142,4 +145,5 @@ def h264(frames: Iterable[Pixels], crf: int, rate: int = 30) -> Iterator[Pixels]
     coded.seek(0)
     with av.open(coded) as container:
         for decoded in container.decode(video=0):
-            yield decoded.to_ndarray(format="rgb24")[: size[0], : size[1]]
+            planes = decoded.to_ndarray(format="yuv420p")
+            yield cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)[: size[0], : size[1]]
