@@ -145,9 +145,14 @@ def _selected(
         # Frames of one clip are alike: the last whole sequences, a fiftieth of the pairs or more.
         last: set[str] = set()
         if not own and len(chosen) > 1:
-            units = list({p.sequence or p.name: None for p in chosen})
-            for unit in reversed(units[1:]):
-                last |= {p.name for p in chosen if unit in (p.sequence, p.name)}
+            several = len({p.sequence for p in chosen}) > 1
+            units: dict[str, set[str]] = {}
+            for p in chosen:
+                units.setdefault(p.sequence if several and p.sequence else p.name, set()).add(
+                    p.name
+                )
+            for unit in list(units)[:0:-1]:
+                last |= units[unit]
                 if len(last) * 50 >= len(chosen):
                     break
         kept = own or last

@@ -92,6 +92,18 @@ def test_pairs_of_a_data_set(tmp_path, photos):
     assert pack.neighbours("train_pairs", 1) == (0, None)
 
 
+def test_a_set_of_one_sequence_is_validated_on_its_last_pairs(tmp_path):
+    for name in ("1", "2", "10"):
+        for side in ("input", "target"):
+            folder = tmp_path / "train" / "Rain13K" / side
+            folder.mkdir(parents=True, exist_ok=True)
+            draw(folder / f"{name}.png", int(name), (200, 210))
+    out = tmp_path / "pack.npz"
+    files = packing.make([tmp_path], out, exclude=set(), validation=set(), dataset="rain13k")
+    assert files["train"] == ["Rain13K/1", "Rain13K/2"]
+    assert files["validation"] == ["Rain13K/10"]
+
+
 def test_pairs_through_h264_lose_detail_on_the_degraded_side_alone(tmp_path):
     pytest.importorskip("av")
     root = tmp_path / "set"
