@@ -162,5 +162,5 @@ def make(picture: Path, out: Path, *, seed: int = 0, columns: int = 2) -> None:
     for group in groups[1:]:
         sheet = np.concatenate((sheet, gap, group), axis=1)
     with atomic_path(out) as temporary:
-        temporary.write_bytes(jpeg_bytes(sheet, 60))
+        temporary.write_bytes(jpeg_bytes(sheet, 42))
     print(f"{out}: {sheet.shape[1]}x{sheet.shape[0]}, {out.stat().st_size / 1024:.0f} kB")
