@@ -8,27 +8,39 @@ import sys
 from pathlib import Path
 
 from edge_restore import frame_size
-from edge_restore.errors import UserError
+from edge_restore.errors import OptionError, UserError
 
 EPILOG = """\
 train your own:
   python -m train pack PHOTOS --validation a.jpg --out pack.npz
   python -m train train/recipes/svdn_cpu.toml --data pack.npz --out runs/mine
   python -m export svdn --weights runs/mine/svdn.safetensors --out mine.onnx
+on real pairs:
+  python -m train pack --dataset gopro GOPRO_Large --out gopro.npz
 on several GPUs, or several processes of a CPU:
   torchrun --nproc-per-node 2 -m train run RECIPE --data pack.npz --out runs/mine
 """
 
 
 def _pack(args: argparse.Namespace) -> None:
-    from train import pack
+    from train import packing
 
-    files = pack.make(
+    if args.dataset is None and (args.photos or args.h264 is not None):
+        raise OptionError(
+            "--photos or --h264 without --dataset",
+            expected="--dataset NAME, whose pairs they are for",
+            mend="name folders of photos and clips without --photos",
+        )
+    files = packing.make(
         args.folders, args.out, exclude=set(args.exclude), validation=set(args.validation),
         longest=args.longest, longest_clip=args.longest_clip, frames=args.frames,
+        neighbours=args.neighbours, dataset=args.dataset, split=args.split, photos=args.photos,
+        crf=args.h264,
     )  # fmt: skip
+    kind = "files" if args.dataset is None else "pairs and files"
     for split, names in files.items():
-        print(f"{split}: {len(names)} files  {', '.join(names)}")
+        shown = names if args.dataset is None or split == "skipped" else [*names[:8], "..."]
+        print(f"{split}: {len(names)} {kind}  {', '.join(shown)}")
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.0f} MiB")
 
 
@@ -39,9 +51,22 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _blur(args: argparse.Namespace) -> None:
-    from train import pairs
+    from train import pairs, sheet
 
-    pairs.make(args.folder, args.out, severity=args.severity, seed=args.seed, count=args.count)
+    if (args.out is None) == (args.sheet is None):
+        raise OptionError(
+            "blur needs a place for its result",
+            expected="either --out FOLDER for pairs, or --sheet FILE.jpg for a picture of the "
+            "simulator",
+            mend="give one of them",
+        )
+    if args.sheet is not None:
+        sheet.make(args.folder, args.sheet, seed=args.seed)
+        return
+    pairs.make(
+        args.folder, args.out, severity=args.severity, seed=args.seed, count=args.count,
+        task=args.task, trajectory=args.trajectory, jpeg=args.jpeg, crf=args.h264,
+    )  # fmt: skip
 
 
 def _networks(args: argparse.Namespace) -> None:
@@ -77,8 +102,21 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    p = commands.add_parser("pack", help="photos and clips into one training file")
+    p = commands.add_parser("pack", help="photos and clips, or real pairs, into one training file")
     p.add_argument("folders", nargs="+", type=Path)
+    p.add_argument(
+        "--dataset", metavar="NAME", help="the folders hold degraded/sharp pairs in the layout of "
+        "gopro, gopro_gamma, hide, realblur_j, realblur_r, sidd, rain13k or pairs",
+    )  # fmt: skip
+    p.add_argument(
+        "--split", default="train", help="of the data set: train, validation, test or all"
+    )
+    p.add_argument(
+        "--photos", nargs="*", type=Path, metavar="FOLDER", help="photos and clips beside the pairs"
+    )
+    p.add_argument(
+        "--h264", type=int, metavar="CRF", help="pass the data set's degraded side through H.264"
+    )
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--exclude", nargs="*", default=[], metavar="NAME", help="files to leave out")
     p.add_argument(
@@ -89,6 +127,9 @@ def parser() -> argparse.ArgumentParser:
         "--longest-clip", type=int, default=960, help="longest side of a clip's frames, pixels"
     )
     p.add_argument("--frames", type=int, default=6, help="frames from each clip")
+    p.add_argument(
+        "--neighbours", action="store_true", help="and the frames right before and after each"
+    )
     p.set_defaults(function=_pack)
 
     p = commands.add_parser(
@@ -116,9 +157,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(function=_run)
 
-    p = commands.add_parser("blur", help="sharp pictures into blurred/sharp pairs, for evaluation")
-    p.add_argument("folder", type=Path)
-    p.add_argument("--out", type=Path, required=True)
+    p = commands.add_parser("blur", help="sharp pictures into degraded/sharp pairs, for evaluation")
+    p.add_argument("folder", type=Path, help="of sharp pictures; with --sheet one picture")
+    p.add_argument("--out", type=Path, help="folder for the pairs")
+    p.add_argument("--sheet", type=Path, help="or a JPEG that shows what the simulator does")
+    p.add_argument("--task", default="deblur", help="deblur, denoise or derain")
+    p.add_argument("--trajectory", default="walk", help="walk, straight, impulses, tremor or mixed")
+    p.add_argument("--jpeg", action="store_true", help="compress, at the same severity")
+    p.add_argument("--h264", type=int, metavar="CRF", help="pass each picture through H.264")
     p.add_argument("--severity", default="medium", help="light, medium or heavy")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, help="the first so many pictures")

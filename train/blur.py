@@ -1,9 +1,11 @@
 """Synthetic motion blur: what a sensor integrates while the camera shakes and things move.
 
 A sharp picture is seen at `SUBFRAMES` instants of one exposure, each instant warped by the camera's
-shift and rotation, with one layer in front that moves on its own; the instants are averaged in
-linear light, noise is added there, and the result is encoded to 8-bit sRGB. Averaging instants
-follows the GoPro data set (Nah et al., CVPR 2017, Eq. 1-2); lengths are in pixels of the picture.
+shift and rotation, with one layer in front that moves on its own and covers what is behind it at
+that instant; the instants are averaged in linear light, noise is added there, and the result is
+clipped and encoded to 8-bit sRGB. How things move and what the sensor does is in train/simulator.
+Averaging instants follows the GoPro data set (Nah et al., CVPR 2017, Eq. 1-2); lengths are in
+pixels of the picture.
 
 The ground truth is the picture where it was on average during the exposure; it is not resampled.
 The GoPro set takes the instant in the middle instead. The two lie 0.05 of the blur's length apart
@@ -25,12 +27,14 @@ from torch import Tensor
 
 from edge_restore.errors import OptionError
 from train.colour import to_linear, to_srgb
-
-SUBFRAMES = 25
-"""Instants per exposure: 24 steps, which 2, 3 and 4 divide."""
+from train.simulator.sensor import overexposed, with_noise
+from train.simulator.trajectories import SUBFRAMES, TRAJECTORIES, paths, uniform
 
 LONGEST = 32.0
 """The longest blur, in pixels: a patch must have this margin to not show its edge."""
+
+MARGIN = math.ceil(LONGEST / 2)
+"""Border of a patch, in pixels, that hides its mirrored surroundings."""
 
 SEVERITIES: dict[str, tuple[float, float]] = {
     "light": (2.0, 6.0),
@@ -55,6 +59,10 @@ class BlurModel:
         shot_noise: standard deviation of the photon noise at full white, linear units, at most.
         softness: standard deviation in pixels of the lens's blur, at most. The truth has it too:
             a picture that is soft without motion must not be sharpened.
+        trajectory: how things move, of `train.simulator.trajectories.TRAJECTORIES`.
+        highlights: the brightest that a white pixel may in truth have been, in multiples of white,
+            so that moving lights leave streaks (`train.simulator.sensor`); 1 or less for none.
+        exposure: change in exposure in stops, either way, at most; the truth has it too.
     """
 
     shortest: float = 0.0
@@ -66,13 +74,24 @@ class BlurModel:
     read_noise: float = 0.002
     shot_noise: float = 0.006
     softness: float = 0.0
+    trajectory: str = "walk"
+    highlights: float = 0.0
+    exposure: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.trajectory not in TRAJECTORIES:
+            raise OptionError(
+                f"no trajectory is called '{self.trajectory}'",
+                expected="one of: " + ", ".join(TRAJECTORIES),
+                mend="choose one of these names",
+            )
 
     @classmethod
-    def of(cls, severity: str) -> BlurModel:
+    def of(cls, severity: str, trajectory: str = "walk") -> BlurModel:
         """The evaluation's model of a named level: camera shake with rotation, one layer.
 
         Raises:
-            OptionError: no such level.
+            OptionError: no such level or trajectory.
         """
         if severity not in SEVERITIES:
             raise OptionError(
@@ -81,51 +100,7 @@ class BlurModel:
                 mend="choose one of these names",
             )
         shortest, longest = SEVERITIES[severity]
-        return cls(shortest=shortest, longest=longest, still=0.0)
-
-
-def _uniform(
-    shape: tuple[int, ...], low: float, high: float, like: Tensor, g: torch.Generator
-) -> Tensor:
-    return torch.rand(shape, generator=g, device=like.device, dtype=like.dtype) * (high - low) + low
-
-
-def paths(length: Tensor, generator: torch.Generator) -> Tensor:
-    """Smooth random walks of a hand, one per entry of `length`.
-
-    The velocity keeps its direction for most of an exposure and is bent by a random acceleration,
-    as in the trajectory models of Boracchi and Foi (IEEE TIP 2012), without their rare impulses.
-
-    Args:
-        length: (B,) path length in pixels.
-        generator: on the same device.
-
-    Returns:
-        (B, SUBFRAMES, 2) displacement (dy, dx) in pixels, zero on average.
-    """
-    count = length.shape[0]
-    like = length
-    heading = _uniform((count, 1), 0.0, 2 * math.pi, like, generator)
-    # Between a straight line (0) and a curl. With these two figures the ends of a path are 0.97 of
-    # its length apart in the median and 0.61 at the tenth percentile; for the demo's hand-held
-    # camera, a sum of tremor and sway, it is 0.95 and 0.67.
-    bend = _uniform((count, 1), 0.0, 1.0, like, generator) ** 2 * 0.8
-    turn = torch.randn(count, SUBFRAMES, generator=generator, device=like.device, dtype=like.dtype)
-    # Twice smoothed noise: the heading changes slowly.
-    kernel = torch.ones(1, 1, 7, device=like.device, dtype=like.dtype) / 7
-    for _ in range(2):
-        turn = F.conv1d(F.pad(turn[:, None], (3, 3), mode="replicate"), kernel)[:, 0]
-    angle = heading + bend * torch.cumsum(turn, dim=1)
-    pace = 1.0 + 0.4 * torch.sin(
-        torch.linspace(0, math.pi, SUBFRAMES, device=like.device, dtype=like.dtype)
-        * _uniform((count, 1), 0.3, 2.0, like, generator)
-        + heading
-    )
-    velocity = torch.stack((angle.sin(), angle.cos()), dim=-1) * pace[..., None]
-    path = torch.cumsum(velocity, dim=1)
-    steps = (path[:, 1:] - path[:, :-1]).norm(dim=-1).sum(dim=1)
-    path = path * (length / steps)[:, None, None]
-    return path - path.mean(dim=1, keepdim=True)
+        return cls(shortest=shortest, longest=longest, still=0.0, trajectory=trajectory)
 
 
 class Exposure(NamedTuple):
@@ -187,17 +162,17 @@ def _instants(length: float) -> slice:
 
 
 def _motion(
-    length: Tensor, size: tuple[int, int], rotation: float, generator: torch.Generator
+    length: Tensor, size: tuple[int, int], model: BlurModel, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shifts, angles and centres for `_displacements`: a walk, part of it turned into rotation."""
+    """Shifts, angles and centres for `_displacements`: a path, part of it turned into rotation."""
     count = length.shape[0]
-    share = _uniform((count,), 0.0, rotation, length, generator)
-    displacement = paths(length * (1 - share), generator)
+    share = uniform((count,), 0.0, model.rotation, length, generator)
+    displacement = paths(length * (1 - share), generator, model.trajectory)
     reach = 0.5 * math.hypot(*size)
-    # The turn follows its own walk; at the distance `reach` it moves a pixel by share * length.
-    turn = paths(length * share, generator)[..., 0] / reach
+    # The turn follows its own path; at the distance `reach` it moves a pixel by share * length.
+    turn = paths(length * share, generator, model.trajectory)[..., 0] / reach
     half = torch.tensor(size, device=length.device, dtype=length.dtype) / 2
-    centre = half + _uniform((count, 2), -1.0, 1.0, length, generator) * half * 2
+    centre = half + uniform((count, 2), -1.0, 1.0, length, generator) * half * 2
     return displacement, turn, centre
 
 
@@ -239,22 +214,23 @@ def expose(
     """
     count, _, height, width = sharp.shape
     size = (height, width)
-    still = _uniform((count,), 0.0, 1.0, sharp, generator) < model.still
-    drawn = _uniform((count,), 0.0, 1.0, sharp, generator) ** model.skew
+    still = uniform((count,), 0.0, 1.0, sharp, generator) < model.still
+    drawn = uniform((count,), 0.0, 1.0, sharp, generator) ** model.skew
     length = (model.shortest + (model.longest - model.shortest) * drawn) * ~still
     linear = to_linear(sharp)
     if model.softness:
-        deviation = _uniform((count,), 0.0, model.softness, sharp, generator)
+        deviation = uniform((count,), 0.0, model.softness, sharp, generator)
         linear = _softened(linear, deviation)
+    linear = overexposed(linear, model.highlights, model.exposure, generator)
     # The layer in front shows the batch's next picture (or this one), mirrored, through a shape.
-    moving = (_uniform((count,), 0.0, 1.0, sharp, generator) < model.layers) & ~still
+    moving = (uniform((count,), 0.0, 1.0, sharp, generator) < model.layers) & ~still
     cut = slice(margin, height - margin), slice(margin, width - margin)
     truth = linear[..., cut[0], cut[1]].clone()
     blurred = torch.empty_like(truth)
     flows = truth.new_empty(count, 2, 2, *truth.shape[2:])
-    motion = _motion(length, size, model.rotation, generator)
-    object_length = _uniform((count,), 0.0, model.longest, sharp, generator)
-    object_motion = _motion(object_length, size, model.rotation, generator)
+    motion = _motion(length, size, model, generator)
+    object_length = uniform((count,), 0.0, model.longest, sharp, generator)
+    object_motion = _motion(object_length, size, model, generator)
     shapes = _blobs(count, size, sharp, generator)
     front = torch.cat((linear.roll(1, 0).flip(-1), shapes), dim=1)
     longest = torch.where(moving, torch.maximum(length, object_length), length).tolist()
@@ -276,8 +252,5 @@ def expose(
             truth[i] += shape * (front[i, :3, cut[0], cut[1]] - truth[i])
             flows[i] = torch.where(shape > 0.5, -view[[0, -1]], flows[i])
         blurred[i] = seen.mean(dim=0)
-    read = _uniform((count, 1, 1, 1), 0.0, model.read_noise, sharp, generator)
-    shot = _uniform((count, 1, 1, 1), 0.0, model.shot_noise, sharp, generator)
-    noise = torch.randn(blurred.shape, generator=generator, device=sharp.device, dtype=sharp.dtype)
-    blurred = to_srgb(blurred + noise * (read**2 + shot**2 * blurred).sqrt())
+    blurred = to_srgb(with_noise(blurred, model.read_noise, model.shot_noise, generator))
     return Exposure((blurred * 255).round() / 255, (to_srgb(truth) * 255).round() / 255, flows)

@@ -1,164 +1,196 @@
-"""A training pack: sharp pictures from photos and clips, decoded once into one .npz file.
+"""A training pack: sharp pictures and real pairs, decoded once into one .npz file.
 
-A pack is made on a workstation with OpenCV and read with numpy alone, so a training machine needs
-no decoder. Photos and clip frames are reduced by area averaging, which makes every pixel sharp.
+A pack is made on a workstation with OpenCV (train/packing.py) and read with numpy alone, so a
+training machine needs no decoder.
+
+The file holds one uint8 array (H, W, 3) for each picture, stored without compression: `train_00000`
+and `validation_00000` for sharp pictures; `pair_train_00000_degraded` and `pair_train_00000_sharp`
+for a pair; numbers count through the file in the order of packing, which for a clip is that of its
+frames. `header` is JSON: `schema`, `files` (names by split) and `places` (of arrays that are frames
+of a clip, without `_degraded` or `_sharp`: clip and number). Schema 1 had neither pairs nor places.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_restore.errors import DataError, DependencyError
-from edge_restore.files import atomic_path, sha256
+from edge_restore.errors import DataError
+from edge_restore.files import sha256
 
-SCHEMA = "edge_restore.training_pack/1"
+SCHEMA = "edge_restore.training_pack/2"
+_READABLE = {SCHEMA, "edge_restore.training_pack/1"}
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 CLIPS = {".mp4", ".mov", ".mkv", ".avi", ".webm"}
 
 Picture = npt.NDArray[np.uint8]
 
 
+class Place(NamedTuple):
+    """A frame's place: the clip's name, unique in the pack, and the frame's number in it."""
+
+    clip: str
+    number: int
+
+
 @dataclass(frozen=True)
 class Pack:
-    """Sharp pictures by split.
+    """Pictures by split.
 
     Attributes:
-        train, validation: RGB uint8 arrays (H, W, 3).
-        files: where they came from, by split.
+        train, validation: sharp pictures, RGB uint8 arrays (H, W, 3), read from the file on use.
+        files: where everything came from, by split.
         sha256: of the pack's file.
+        train_pairs, validation_pairs: real pairs (degraded, sharp) of one size.
+        places: for each of these four lists by its name, one entry per picture or pair: where it is
+            in its clip, or None for a photo.
     """
 
     train: list[Picture]
     validation: list[Picture]
     files: dict[str, list[str]]
     sha256: str
+    train_pairs: list[tuple[Picture, Picture]] = field(default_factory=list)
+    validation_pairs: list[tuple[Picture, Picture]] = field(default_factory=list)
+    places: dict[str, list[Place | None]] = field(default_factory=dict)
+
+    def neighbours(self, part: str, index: int) -> tuple[int | None, int | None]:
+        """The frames right before and after one, as indices into the same list.
+
+        For example `previous, following = pack.neighbours("train_pairs", 7)`, and the sharp frame
+        before is `pack.train_pairs[previous][1]`. Of a pack made from clips this takes
+        `python -m train pack --neighbours`; GoPro's clips have neighbours without it.
+
+        Args:
+            part: "train", "validation", "train_pairs" or "validation_pairs".
+            index: into the list of that name.
+
+        Returns:
+            (previous, next), None where the pack does not have it.
+        """
+        places = self.places.get(part, [])
+        place = places[index] if index < len(places) else None
+        if place is None:
+            return None, None
+        wanted = (Place(place.clip, place.number + step) for step in (-1, 1))
+        before, after = (places.index(p) if p in places else None for p in wanted)
+        return before, after
 
 
-def _reduce(picture: Picture, longest: int) -> Picture:
-    import cv2
+class Writer:
+    """Writes a pack picture by picture, so that one larger than the memory can be made.
 
-    scale = longest / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _frames(path: Path, count: int) -> Iterable[Picture]:
-    """`count` frames evenly spread over a clip, RGB; the sharpest of five neighbours each."""
-    import cv2
-
-    clip = cv2.VideoCapture(str(path))
-    total = int(clip.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = {round((i + 0.5) * total / count) for i in range(count)}
-    best: dict[int, tuple[float, Picture]] = {}
-    for index in range(total):
-        ok, picture = clip.read()
-        if not ok:
-            break
-        near = min(wanted, key=lambda w: abs(w - index))
-        if abs(near - index) <= 2:
-            grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-            score = float(cv2.Laplacian(grey, cv2.CV_32F).var())
-            if near not in best or score > best[near][0]:
-                best[near] = (score, np.asarray(picture[..., ::-1], dtype=np.uint8))
-    clip.release()
-    return [best[index][1] for index in sorted(best)]
-
-
-def make(
-    folders: list[Path], out: Path, *, exclude: set[str], validation: set[str],
-    longest: int = 1600, longest_clip: int = 960, frames: int = 6, smallest: int = 192,
-) -> dict[str, list[str]]:  # fmt: skip
-    """Pack every photo and clip below `folders` into `out`.
-
-    Args:
-        folders: searched recursively.
-        out: the .npz file to write.
-        exclude, validation: file names to leave out, or to keep for validation.
-        longest, longest_clip: longest side after reduction, in pixels, of photos and clip frames.
-        frames: taken from each clip.
-        smallest: pictures with a shorter side below this, after reduction, are skipped.
-
-    Returns:
-        File names by split: train, validation, and what was skipped (with the reason).
-
-    Raises:
-        DataError: nothing usable, or a name to exclude or validate on that is not there.
+    To be used as a context; `finish` comes last.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError("opencv-python", needed_for="packing photos", extra="") from error
-    paths = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
-    paths = [p for p in paths if p.suffix.lower() in PHOTOS | CLIPS]
-    missing = (exclude | validation) - {p.name for p in paths}
-    if missing:
-        raise DataError(
-            f"no file is called {', '.join(sorted(missing))} below {', '.join(map(str, folders))}",
-            expected="--exclude and --validation to name files that are there",
-            mend="give the names with their suffixes, without folders",
-        )
-    arrays: dict[str, Picture] = {}
-    files: dict[str, list[str]] = {"train": [], "validation": [], "skipped": []}
-    for path in paths:
-        if path.name in exclude:
-            files["skipped"].append(f"{path.name} (excluded)")
-            continue
-        if path.suffix.lower() in CLIPS:
-            pictures = [_reduce(frame, longest_clip) for frame in _frames(path, frames)]
-        else:
-            read = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            rgb = None if read is None else np.asarray(read[..., ::-1], dtype=np.uint8)
-            pictures = [] if rgb is None else [_reduce(rgb, longest)]
-        if not pictures:
-            files["skipped"].append(f"{path.name} (cannot be read)")
-            continue
-        pictures = [p for p in pictures if min(p.shape[:2]) >= smallest]
-        if not pictures:
-            files["skipped"].append(f"{path.name} (smaller than {smallest} pixels)")
-            continue
-        split = "validation" if path.name in validation else "train"
-        files[split].append(path.name)
-        for picture in pictures:
-            arrays[f"{split}_{len(arrays):05d}"] = np.ascontiguousarray(picture)
-    if not files["train"]:
-        raise DataError(
-            f"no usable photo or clip below {', '.join(map(str, folders))}",
-            expected=f"pictures of {smallest} pixels or more, {', '.join(sorted(PHOTOS | CLIPS))}",
-            mend="name a folder that holds some",
-        )
-    header = json.dumps({"schema": SCHEMA, "files": files})
-    with atomic_path(out) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, header=np.frombuffer(header.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    return files
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._archive = zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._places: dict[str, Place] = {}
+        self._count = 0
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._archive.close()
+
+    def picture(self, split: str, sharp: Picture, place: Place | None = None) -> None:
+        """Add a sharp picture to "train" or "validation"."""
+        self._add(f"{split}_{self._count:05d}", place, {"": sharp})
+
+    def pair(
+        self, split: str, degraded: Picture, sharp: Picture, place: Place | None = None
+    ) -> None:
+        """Add a pair to "train" or "validation"."""
+        key = f"pair_{split}_{self._count:05d}"
+        self._add(key, place, {"_degraded": degraded, "_sharp": sharp})
+
+    def _add(self, key: str, place: Place | None, views: dict[str, Picture]) -> None:
+        for suffix, picture in views.items():
+            self._array(key + suffix, np.ascontiguousarray(picture, dtype=np.uint8))
+        if place is not None:
+            self._places[key] = place
+        self._count += 1
+
+    def _array(self, key: str, array: Picture) -> None:
+        # The date is fixed: the same pictures make the same file.
+        with self._archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array, allow_pickle=False)
+
+    def finish(self, files: dict[str, list[str]]) -> None:
+        """Write the header."""
+        header = json.dumps({"schema": SCHEMA, "files": files, "places": self._places})
+        self._array("header", np.frombuffer(header.encode(), np.uint8))
+
+
+def _arrays(path: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """The arrays of an uncompressed .npz by name, mapped from the file and not yet read.
+
+    All share one mapping: one for each would need as many open files.
+    """
+    whole = np.asarray(np.memmap(path, np.uint8, "r"))
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as stream:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{entry.filename} is compressed")
+            # A local header: 30 bytes, of which the last four are the lengths of what follows.
+            stream.seek(entry.header_offset + 26)
+            lengths = np.frombuffer(stream.read(4), "<u2")
+            stream.seek(entry.header_offset + 30 + int(lengths.sum()))
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError(f"{entry.filename} has an unknown version")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            if fortran or dtype != np.uint8:
+                raise ValueError(f"{entry.filename} holds {dtype}, not pictures")
+            size = int(np.prod(shape))
+            array = whole[stream.tell() : stream.tell() + size]
+            yield entry.filename.removesuffix(".npy"), array.reshape(shape)
 
 
 def load(path: Path) -> Pack:
-    """Read a pack into memory.
+    """Open a pack; its pictures are read from the disk when they are used.
 
     Raises:
         DataError: missing, or not a pack.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(bytes(archive["header"]))
-            if header["schema"] != SCHEMA:
-                raise ValueError(f"schema is {header['schema']}")
-            split = {
-                name: [archive[key] for key in archive.files if key.startswith(name)]
-                for name in ("train", "validation")
-            }
-    except (OSError, KeyError, ValueError) as error:
+        arrays = dict(_arrays(path))
+        header = json.loads(bytes(arrays.pop("header")))
+        if header["schema"] not in _READABLE:
+            raise ValueError(f"schema is {header['schema']}")
+        located = {key: Place(*place) for key, place in header.get("places", {}).items()}
+        pictures: dict[str, list[Picture]] = {"train": [], "validation": []}
+        pairs: dict[str, list[tuple[Picture, Picture]]] = {"train": [], "validation": []}
+        places: dict[str, list[Place | None]] = {
+            name: [] for name in ("train", "validation", "train_pairs", "validation_pairs")
+        }
+        for key, array in arrays.items():
+            if array.ndim != 3 or array.shape[2] != 3:
+                raise ValueError(f"{key} has the shape {array.shape}")
+            split = next(name for name in pictures if name in key)
+            if not key.startswith("pair_"):
+                pictures[split].append(array)
+                places[split].append(located.get(key))
+            elif key.endswith("_sharp"):
+                degraded = arrays[key.removesuffix("_sharp") + "_degraded"]
+                if degraded.shape != array.shape:
+                    raise ValueError(f"{key} differs in size from its degraded picture")
+                pairs[split].append((degraded, array))
+                places[f"{split}_pairs"].append(located.get(key.removesuffix("_sharp")))
+    except (OSError, KeyError, ValueError, TypeError, StopIteration, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} is not a training pack ({error})",
             expected="a file written by 'python -m train pack'",
             mend=f"python -m train pack PHOTOS --out {path}",
         ) from error
-    return Pack(split["train"], split["validation"], header["files"], sha256(path))
+    return Pack(
+        pictures["train"], pictures["validation"], header["files"], sha256(path),
+        pairs["train"], pairs["validation"], places,
+    )  # fmt: skip

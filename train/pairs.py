@@ -1,7 +1,8 @@
-"""Blurred/sharp pairs on disk, for evaluation and for looking at."""
+"""Degraded/sharp pairs on disk, for evaluation and for looking at."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,30 +12,49 @@ import torch
 from edge_restore.errors import DataError, DependencyError
 from edge_restore.files import atomic_path
 from edge_restore.progress import Progress
-from train.blur import BlurModel, expose
 from train.pack import PHOTOS
-from train.patches import MARGIN
+from train.simulator.compression import h264
+from train.simulator.degradation import Degradation
+
+_FOLDERS = {"deblur": "blurred", "denoise": "input", "derain": "input"}
+_TRUTH = {"deblur": "sharp", "denoise": "target", "derain": "target"}
 
 
-def make(folder: Path, out: Path, *, severity: str, seed: int, count: int | None = None) -> int:
+def make(
+    folder: Path, out: Path, *, severity: str, seed: int, count: int | None = None,
+    task: str = "deblur", trajectory: str = "walk", jpeg: bool = False, crf: int | None = None,
+) -> int:  # fmt: skip
     """Blur every picture of `folder` into out/blurred and out/sharp, as PNG.
 
-    The pairs are `MARGIN` pixels smaller on each side, where the blur would show a mirrored edge.
+    For the tasks "denoise" and "derain" the folders are out/input and out/target. Blurred pairs are
+    `train.blur.MARGIN` pixels smaller on each side, where the blur would show a mirrored edge.
 
-    The blur of a picture depends on the seed and on its place in the sorted folder alone, so that
-    the same command gives the same pairs; they are described in out/pairs.json.
+    The degradation of a picture depends on the seed and on its place in the sorted folder alone, so
+    that the same command gives the same pairs; they are described in out/pairs.json.
+
+    Args:
+        folder: of sharp pictures.
+        out: folder to write to.
+        severity: "light", "medium" or "heavy".
+        seed: of the simulator.
+        count: the first so many pictures.
+        task: "deblur", "denoise" or "derain".
+        trajectory: of the blur (train/simulator/trajectories.py).
+        jpeg: compress the degraded side at the same severity.
+        crf: pass each degraded picture through H.264 of this rate factor.
 
     Returns:
         How many pairs were written.
 
     Raises:
-        DataError: no readable picture in the folder. OptionError: no such severity.
+        DataError: no readable picture in the folder.
+        OptionError: no such severity, task or trajectory, or an impossible rate factor.
     """
     try:
         import cv2
     except ImportError as error:
         raise DependencyError("opencv-python", needed_for="reading pictures", extra="") from error
-    model = BlurModel.of(severity)
+    degradation = Degradation.of(task, severity, trajectory=trajectory, jpeg=jpeg)
     names = sorted(p for p in folder.glob("*") if p.suffix.lower() in PHOTOS)[:count]
     if not names:
         raise DataError(
@@ -42,10 +62,11 @@ def make(folder: Path, out: Path, *, severity: str, seed: int, count: int | None
             expected=f"files ending in {', '.join(sorted(PHOTOS))}",
             mend="name a folder with photos",
         )
-    for part in ("blurred", "sharp"):
+    parts = _FOLDERS[task], _TRUTH[task]
+    for part in parts:
         (out / part).mkdir(parents=True, exist_ok=True)
     written = 0
-    with Progress(len(names), f"blurring ({severity})", unit="picture") as progress:
+    with Progress(len(names), f"{task} ({severity})", unit="picture") as progress:
         for index, path in enumerate(names):
             picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if picture is None:
@@ -54,14 +75,21 @@ def make(folder: Path, out: Path, *, severity: str, seed: int, count: int | None
             rgb = torch.from_numpy(np.ascontiguousarray(picture[..., ::-1]))
             generator = torch.Generator().manual_seed(seed * 100_003 + index)
             sharp = rgb.permute(2, 0, 1)[None].float() / 255
-            pair = expose(sharp, model, generator, margin=MARGIN)
-            for part, image in (("blurred", pair.blurred), ("sharp", pair.sharp)):
-                pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
+            pair = degradation.apply(sharp, generator)
+            degraded, truth = (
+                (image[0] * 255).round().byte().permute(1, 2, 0).numpy() for image in pair[:2]
+            )
+            if crf is not None:
+                (degraded,) = h264([degraded], crf)
+            for part, pixels in zip(parts, (degraded, truth), strict=True):
                 with atomic_path(out / part / f"{path.stem}.png") as temporary:
                     cv2.imwrite(str(temporary), pixels[..., ::-1])
             written += 1
             progress.advance()
-    document = {"severity": severity, "seed": seed, "pictures": written, "blur": vars(model)}
+    document = {
+        "severity": severity, "seed": seed, "pictures": written, "h264_crf": crf,
+        **dataclasses.asdict(degradation),
+    }  # fmt: skip
     with atomic_path(out / "pairs.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"{written} pairs in {out}")

@@ -1,69 +1,138 @@
-"""Batches: random sharp patches of a pack, augmented, then blurred on the training device."""
+"""Batches: random patches of a pack, augmented; sharp ones are degraded on the training device."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from edge_restore.errors import DataError
-from train.blur import LONGEST, BlurModel, Exposure, expose
+from train.blur import BlurModel, Exposure
 from train.pack import Pack, Picture
 from train.recipe import Recipe
-
-MARGIN = math.ceil(LONGEST / 2)
 
 DETAIL = 5.0
 """Mean difference between neighbours, in levels of 255, from which a patch counts as detailed."""
 
+Views = tuple[Picture, ...]
+"""Pictures of one scene and one size; the last one is sharp."""
 
-def _usable(pictures: list[Picture], side: int, split: str) -> list[Picture]:
-    usable = [p for p in pictures if min(p.shape[:2]) >= side]
-    if not usable:
+
+def _usable(scenes: Sequence[Views], side: int, split: str, margin: int) -> list[Views]:
+    """The scenes that are large enough; none when there are none at all.
+
+    Raises:
+        DataError: there are some, and all are too small.
+    """
+    usable = [views for views in scenes if min(views[-1].shape[:2]) >= side]
+    if scenes and not usable:
+        room = ": the patch and its margin for the blur" if margin else ""
         raise DataError(
-            f"the pack has no {split} picture of {side} pixels or more ({len(pictures)} smaller)",
-            expected=f"both sides of {side} pixels or more: the patch and its margin for the blur",
+            f"the pack has no {split} picture of {side} pixels or more ({len(scenes)} smaller)",
+            expected=f"both sides of {side} pixels or more{room}",
             mend="pack larger pictures, or choose a smaller patch in the recipe",
         )
     return usable
 
 
-def _cut(pictures: list[Picture], count: int, side: int, random: np.random.Generator) -> Picture:
-    """(count, side, side, 3) uint8, drawn by the pictures' areas.
+def _nothing(split: str) -> DataError:
+    return DataError(
+        f"the pack has no {split} picture",
+        expected="pictures or pairs in both splits of the pack",
+        mend="pack more of them, or name some with 'python -m train pack --validation'",
+    )
+
+
+def _area(scenes: Sequence[Views]) -> npt.NDArray[np.float64]:
+    return np.array([v[-1].shape[0] * v[-1].shape[1] for v in scenes], dtype=np.float64)
+
+
+def _cut(
+    scenes: Sequence[Views], count: int, side: int, random: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """(count, views, side, side, 3) uint8, drawn by the pictures' areas.
 
     Sky, paper and defocus teach a deblurring network little: of up to four draws the first with
-    some detail is taken.
+    some detail in the sharp view is taken.
     """
-    areas = np.array([p.shape[0] * p.shape[1] for p in pictures], dtype=np.float64)
-    patches = np.empty((count, side, side, 3), np.uint8)
+    areas = _area(scenes)
+    patches = np.empty((count, len(scenes[0]), side, side, 3), np.uint8)
     for i in range(count):
         for _ in range(4):
-            picture = pictures[random.choice(len(pictures), p=areas / areas.sum())]
-            y = random.integers(0, picture.shape[0] - side + 1)
-            x = random.integers(0, picture.shape[1] - side + 1)
-            patches[i] = picture[y : y + side, x : x + side]
-            if np.abs(np.diff(patches[i, ::2].astype(np.int16), axis=1)).mean() > DETAIL:
+            views = scenes[random.choice(len(scenes), p=areas / areas.sum())]
+            y = random.integers(0, views[-1].shape[0] - side + 1)
+            x = random.integers(0, views[-1].shape[1] - side + 1)
+            for patch, view in zip(patches[i], views, strict=True):
+                patch[:] = view[y : y + side, x : x + side]
+            if np.abs(np.diff(patches[i, -1, ::2].astype(np.int16), axis=1)).mean() > DETAIL:
                 break
     return patches
 
 
+def _turned(patch: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """All views (views, side, side, 3) flipped, rotated and with permuted channels alike.
+
+    The augmentation of SVDN, section 4.2.
+    """
+    turned = np.rot90(patch, random.integers(4), axes=(1, 2))
+    turned = turned[:, :, :: random.choice((-1, 1))]
+    return turned[..., random.permutation(3)]
+
+
+def _tensor(patches: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """(..., side, side, 3) uint8 -> (..., 3, side, side) float32 in [0, 1]."""
+    return torch.from_numpy(patches).to(device).movedim(-1, -3).float() / 255
+
+
+def _real(patches: npt.NDArray[np.uint8], device: torch.device) -> Exposure:
+    """Patches (count, 2, side, side, 3) of real pairs; nobody knows their flows, which are 0."""
+    both = _tensor(patches, device)
+    flows = both.new_zeros(len(both), 2, 2, *both.shape[-2:])
+    return Exposure(both[:, 0], both[:, 1], flows)
+
+
+def _joined(parts: list[Exposure]) -> Exposure:
+    if len(parts) == 1:
+        return parts[0]
+    return Exposure(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
 class PatchSource:
-    """Endless training batches; its randomness can be saved and restored with a checkpoint."""
+    """Endless training batches; its randomness can be saved and restored with a checkpoint.
+
+    Patches of sharp pictures are degraded as the recipe says; patches of real pairs come as they
+    are. Where a pack has both, each patch is from either with the chance of its share of pixels.
+    """
 
     def __init__(self, pack: Pack, recipe: Recipe, device: torch.device, rank: int = 0) -> None:
         """Processes of different `rank` draw differently.
 
         Raises:
-            DataError: the pack has no picture that is large enough for each of the recipe's crops.
+            DataError: something in the pack is too small for one of the recipe's crops, or its
+                pairs do not fit the recipe.
         """
-        self._data, self._blur, self._device = recipe.data, recipe.blur, device
-        sides = {recipe.data.patch, *(crop.patch for crop in recipe.data.later)}
-        self._pictures = {
-            side: _usable(pack.train, side + 2 * MARGIN, "training") for side in sides
-        }
+        self._data, self._degradation, self._device = recipe.data, recipe.degradation, device
+        largest = max(recipe.data.patch, *(crop.patch for crop in recipe.data.later), 0)
+        margin = self._degradation.margin
+        pictures = [(picture,) for picture in pack.train]
+        self._pictures = _usable(pictures, largest + 2 * margin, "training", margin)
+        self._pairs = _usable(pack.train_pairs, largest, "training", 0)
+        if not self._pictures and not self._pairs:
+            raise _nothing("training")
+        if self._pairs and recipe.loss.motion:
+            raise DataError(
+                f"the pack has {len(self._pairs)} real pairs, whose motion nobody knows, "
+                f"and the recipe guides by motion (loss.motion = {recipe.loss.motion})",
+                expected="loss.motion = 0, or a pack of sharp pictures alone",
+                mend="remove loss.motion and loss.motion_first from the recipe",
+            )
+        areas = float(_area(self._pairs).sum()), float(_area(self._pictures).sum())
+        self._share = areas[0] / sum(areas)
         self._random = np.random.default_rng([recipe.seed, rank] if rank else recipe.seed)
         self._generator = torch.Generator(device).manual_seed(recipe.seed + 1_000_003 * rank)
 
@@ -85,14 +154,23 @@ class PatchSource:
     def next(self, step: int) -> Exposure:
         """The batch of a step, float32, on the device."""
         side, count = self._data.crop(step)
-        patches = _cut(self._pictures[side], count, side + 2 * MARGIN, self._random)
+        real = 0
+        if self._pairs:
+            real = int(self._random.binomial(count, self._share))
+        parts = []
+        if real < count:
+            wide = side + 2 * self._degradation.margin
+            sharp = self._patches(self._pictures, count - real, wide)[:, 0]
+            parts.append(self._degradation.apply(_tensor(sharp, self._device), self._generator))
+        if real:
+            parts.append(_real(self._patches(self._pairs, real, side), self._device))
+        return _joined(parts)
+
+    def _patches(self, scenes: list[Views], count: int, side: int) -> npt.NDArray[np.uint8]:
+        patches = _cut(scenes, count, side, self._random)
         for i in range(count):
-            # The augmentation of SVDN, section 4.2: flips, rotations, permuted channels.
-            turned = np.rot90(patches[i], self._random.integers(4))
-            turned = turned[:, :: self._random.choice((-1, 1))]
-            patches[i] = turned[..., self._random.permutation(3)]
-        sharp = torch.from_numpy(patches).to(self._device).permute(0, 3, 1, 2).float() / 255
-        return expose(sharp, self._blur, self._generator, margin=MARGIN)
+            patches[i] = _turned(patches[i], self._random)
+        return patches
 
 
 class Ahead:
@@ -131,17 +209,29 @@ class Ahead:
 
 
 def validation_set(pack: Pack, recipe: Recipe) -> Exposure:
-    """The fixed validation patches, on the CPU.
+    """The fixed validation patches, on the CPU: of real pairs where the pack has some to validate.
 
-    They depend on the pack and on the recipe's blur and validation sections alone, not on the seed.
+    They depend on the pack and on the recipe's task, its table (`blur`, `noise` or `rain`),
+    `compression` and `validation` alone, not on the seed. Blur is 2 pixels long or more.
 
     Raises:
         DataError: no validation picture is large enough.
     """
-    side = recipe.validation.size + 2 * MARGIN
-    pictures = _usable(pack.validation, side, "validation")
     random = np.random.default_rng(0)
-    generator = torch.Generator().manual_seed(0)
-    patches = torch.from_numpy(_cut(pictures, recipe.validation.patches, side, random))
-    model = BlurModel(shortest=2.0, longest=recipe.blur.longest, still=0.0)
-    return expose(patches.permute(0, 3, 1, 2).float() / 255, model, generator, margin=MARGIN)
+    count, size = recipe.validation.patches, recipe.validation.size
+    pairs = _usable(pack.validation_pairs, size, "validation", 0)
+    if pairs:
+        return _real(_cut(pairs, count, size, random), torch.device("cpu"))
+    blur = recipe.blur
+    model = BlurModel(
+        shortest=2.0, longest=blur.longest, still=0.0, trajectory=blur.trajectory,
+        highlights=blur.highlights, exposure=blur.exposure,
+    )  # fmt: skip
+    degradation = replace(recipe.degradation, blur=model)
+    side = size + 2 * degradation.margin
+    pictures = [(picture,) for picture in pack.validation]
+    pictures = _usable(pictures, side, "validation", degradation.margin)
+    if not pictures:
+        raise _nothing("validation")
+    patches = _tensor(_cut(pictures, count, side, random)[:, 0], torch.device("cpu"))
+    return degradation.apply(patches, torch.Generator().manual_seed(0))

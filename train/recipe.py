@@ -12,8 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from edge_restore.errors import RecipeError
+from edge_restore.errors import OptionError, RecipeError
 from train.blur import BlurModel
+from train.simulator.compression import CompressionModel
+from train.simulator.degradation import TASKS, Degradation
+from train.simulator.noise import NoiseModel
+from train.simulator.rain import RainModel
+from train.simulator.trajectories import TRAJECTORIES
 from train.vgg import LAYERS
 
 if sys.version_info >= (3, 11):
@@ -159,19 +164,33 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training. `seed` fixes the initial weights, the patches and the blur."""
+    """One training. `seed` fixes the initial weights, the patches and the blur.
+
+    `task`: "deblur", "denoise" or "derain" by the table `blur`, `noise` or `rain`.
+    """
 
     network: str
     optimiser: OptimiserRecipe
     arguments: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     data: DataRecipe = field(default_factory=DataRecipe)
+    task: str = "deblur"
     blur: BlurModel = field(default_factory=BlurModel)
+    noise: NoiseModel = field(default_factory=NoiseModel)
+    rain: RainModel = field(default_factory=RainModel)
+    compression: CompressionModel = field(default_factory=CompressionModel)
     loss: LossRecipe = field(default_factory=LossRecipe)
     validation: ValidationRecipe = field(default_factory=ValidationRecipe)
 
+    @property
+    def degradation(self) -> Degradation:
+        """What happens to the sharp patches."""
+        return Degradation(self.task, self.blur, self.noise, self.rain, self.compression)
+
 
 _CHOICES = {
+    "task": TASKS,
+    "trajectory": TRAJECTORIES,
     "algorithm": ("adam", "muon"),
     "schedule": ("cosine", "polynomial", "step"),
     "keep": ("last", "psnr", "ssim", "both"),
@@ -219,9 +238,13 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
             errors.append(f"'{where}{name}' is {value}, not 0 or more")
         else:
             values[name] = value
-    if kind is LossRecipe:
-        errors += LossRecipe(**values).mistakes()
-    return None if errors else kind(**values)
+    try:
+        if kind is LossRecipe:
+            errors += LossRecipe(**values).mistakes()
+        return None if errors else kind(**values)
+    except OptionError as error:
+        errors.append(f"'{where.rstrip('.')}': {error.found}; expected {error.expected}")
+        return None
 
 
 def _crops(value: Any, where: str, errors: list[str]) -> tuple[Crop, ...]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from train import pack as packs
+from train import packing
 from train.recipe import parse
 
 torch.set_num_threads(2)
@@ -32,7 +33,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pack_file(photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("pack") / "pack.npz"
-    packs.make([photos], path, exclude=set(), validation={"photo2.png"})
+    packing.make([photos], path, exclude=set(), validation={"photo2.png"})
     return path
 
 

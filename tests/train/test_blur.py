@@ -119,6 +119,29 @@ def test_a_moving_layer_is_in_the_truth_and_its_blur_differs_from_the_background
     assert 0.05 < changed < 0.95
 
 
+def test_the_layer_in_front_covers_and_leaves_no_hole():
+    """A black thing before white and a white one before black: their light adds up to white.
+
+    Light that shone through the layer, or a hole where it was at another instant, would be counted
+    twice or not at all.
+    """
+    black, white = torch.zeros(1, 3, 80, 80), torch.ones(1, 3, 80, 80)
+    model = BlurModel(shortest=10.0, longest=20.0, still=0, layers=1.0, **QUIET)
+    before_white, before_black = (
+        to_linear(expose(torch.cat(scene), model, generator(7), margin=16)[0][0])
+        for scene in ((white, black), (black, white))
+    )
+    torch.testing.assert_close(
+        before_white + before_black, torch.ones(3, 48, 48), atol=0.01, rtol=0
+    )
+    # It covers what is behind it wholly where it is at every instant, and in part at its edge.
+    assert before_white.min() < 0.01
+    assert before_white.max() > 0.99
+    assert ((before_white > 0.2) & (before_white < 0.8)).float().mean() > 0.02
+    everywhere = expose(torch.cat((white, white)), model, generator(7), margin=16)[0]
+    assert torch.equal(everywhere, torch.ones(2, 3, 48, 48))
+
+
 def test_noise_has_the_stated_strength_in_linear_light():
     sharp = torch.full((8, 3, 64, 64), 0.735)  # linear 0.5
     model = BlurModel(still=1.0, read_noise=0.0, shot_noise=0.02)

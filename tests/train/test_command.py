@@ -101,6 +101,42 @@ def test_pairs_are_blurred_and_reproducible(photos, tmp_path):
         assert psnr(blurred, sharp) < 35
 
 
+def test_pairs_of_another_task_are_an_input_and_a_target(photos, tmp_path):
+    out = str(tmp_path / "wet")
+    assert main(["blur", str(photos), "--task", "derain", "--out", out, "--count", "1"]) == 0
+    import cv2
+
+    wet, dry = (cv2.imread(f"{out}/{p}/photo0.png") for p in ("input", "target"))
+    assert np.array_equal(dry, cv2.imread(str(photos / "photo0.png")))
+    assert 10 < psnr(wet, dry) < 40
+
+
+def test_a_sheet_shows_every_degradation(tmp_path):
+    import cv2
+
+    from tests.train.conftest import draw
+
+    pytest.importorskip("av")
+    draw(tmp_path / "photo.png", 1, (430, 450))
+    out = tmp_path / "sheet.jpg"
+    assert main(["blur", str(tmp_path / "photo.png"), "--sheet", str(out)]) == 0
+    sheet = cv2.imread(str(out))
+    assert sheet.shape == (6 * 176, 2 * 3 * 176 + 8, 3)
+
+
+def test_a_training_on_real_pairs(photos, tmp_path):
+    import shutil
+
+    for side in ("input", "target"):
+        shutil.copytree(photos, tmp_path / "set" / side)
+    pack, out = tmp_path / "pairs.npz", tmp_path / "run"
+    assert main(["pack", "--dataset", "pairs", str(tmp_path / "set"), "--out", str(pack)]) == 0
+    (tmp_path / "tiny.toml").write_text(TINY)
+    assert main([str(tmp_path / "tiny.toml"), "--data", str(pack), "--out", str(out)]) == 0
+    _, card = weights.load(out / "svdn.safetensors")
+    assert card.data["files"] == ["photo0", "photo1"]
+
+
 RUN = ["run", "{run}/tiny.toml", "--out", "{tmp}/o"]
 
 
@@ -112,7 +148,13 @@ RUN = ["run", "{run}/tiny.toml", "--out", "{tmp}/o"]
         ([*RUN, "--data", "{pack}", "--device", "tpu"], "cannot train on"),
         ([*RUN, "--data", "{pack}", "--init", "{tmp}/w"], "no weights at"),
         (["pack", "{tmp}", "--out", "{tmp}/p.npz"], "no usable photo"),
+        (["pack", "--dataset", "gopro", "{photos}", "--out", "{tmp}/p.npz"], "no pair of gopro"),
+        (["pack", "--dataset", "odd", "{photos}", "--out", "{tmp}/p.npz"], "no data set is"),
+        (["pack", "{photos}", "--h264", "23", "--out", "{tmp}/p.npz"], "without --dataset"),
         (["blur", "{tmp}", "--out", "{tmp}/p"], "there is no picture"),
+        (["blur", "{photos}"], "needs a place for its result"),
+        (["blur", "{photos}/photo0.png", "--sheet", "{tmp}/s.jpg"], "too small for a sheet"),
+        (["blur", "{photos}", "--out", "{tmp}/p", "--task", "odd"], "no task is called"),
         (["blur", "{photos}", "--out", "{tmp}/p", "--severity", "odd"], "no blur severity"),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 from edge_restore.errors import DataError
 from tests.train.conftest import draw
 from train import pack as packs
+from train import packing
 
 
 def test_splits_and_pixels(photos, pack):
@@ -23,7 +24,7 @@ def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path):
     draw(tmp_path / "left_out.png", 3)
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     out = tmp_path / "out.npz"
-    files = packs.make([tmp_path], out, exclude={"left_out.png"}, validation=set(), longest=400)
+    files = packing.make([tmp_path], out, exclude={"left_out.png"}, validation=set(), longest=400)
     assert files["train"] == ["large.png"]
     assert files["skipped"] == [
         "broken.jpg (cannot be read)",
@@ -42,7 +43,7 @@ def test_clips_give_their_frames(tmp_path):
     for level in range(20):
         clip.write(np.full((240, 320, 3), level * 10, np.uint8))
     clip.release()
-    packs.make([tmp_path], tmp_path / "out.npz", exclude=set(), validation=set(), frames=2)
+    packing.make([tmp_path], tmp_path / "out.npz", exclude=set(), validation=set(), frames=2)
     frames = packs.load(tmp_path / "out.npz").train
     assert [frame.shape for frame in frames] == [(240, 320, 3)] * 2
     assert 25 < frames[0].mean() < 75 < 125 < frames[1].mean() < 175
@@ -50,11 +51,140 @@ def test_clips_give_their_frames(tmp_path):
 
 def test_bad_input(tmp_path, photos):
     with pytest.raises(DataError, match="no usable photo or clip"):
-        packs.make([tmp_path], tmp_path / "x.npz", exclude=set(), validation=set())
+        packing.make([tmp_path], tmp_path / "x.npz", exclude=set(), validation=set())
     with pytest.raises(DataError, match=r"no file is called nowhere\.png"):
-        packs.make([photos], tmp_path / "x.npz", exclude={"nowhere.png"}, validation=set())
+        packing.make([photos], tmp_path / "x.npz", exclude={"nowhere.png"}, validation=set())
     assert not (tmp_path / "x.npz").exists()
     (tmp_path / "text.npz").write_text("hello")
     for path in (tmp_path / "missing.npz", tmp_path / "text.npz"):
+        with pytest.raises(DataError, match="is not a training pack"):
+            packs.load(path)
+
+
+def gopro(root, clips=("A", "B"), size=(200, 210)):
+    for clip in clips:
+        for number in (7, 8):
+            for side in ("blur", "sharp"):
+                folder = root / "train" / clip / side
+                folder.mkdir(parents=True, exist_ok=True)
+                draw(folder / f"{number:06d}.png", number + 50 * (side == "sharp"), size)
+
+
+def test_pairs_of_a_data_set(tmp_path, photos):
+    import cv2
+
+    root, out = tmp_path / "set", tmp_path / "pack.npz"
+    gopro(root, ("A", "B", "C"))
+    (root / "train" / "B" / "blur" / "000008.png").write_bytes(b"broken")
+    files = packing.make(
+        [root], out, exclude={"C/000007"}, validation=set(), dataset="gopro", photos=[photos]
+    )
+    assert files["train"] == ["A/000007", "A/000008", "B/000007", *(f"photo{i}.png" for i in "012")]
+    assert files["validation"] == ["C/000008"]
+    assert files["skipped"] == ["C/000007 (excluded)", "B/000008 (cannot be read)"]
+    pack = packs.load(out)
+    assert len(pack.train) == 3
+    assert pack.neighbours("train", 0) == (None, None)
+    degraded, sharp = pack.train_pairs[1]
+    clip = root / "train" / "A"
+    assert np.array_equal(degraded, cv2.imread(str(clip / "blur" / "000008.png"))[..., ::-1])
+    assert np.array_equal(sharp, cv2.imread(str(clip / "sharp" / "000008.png"))[..., ::-1])
+    assert pack.neighbours("train_pairs", 1) == (0, None)
+
+
+def test_a_set_of_one_sequence_is_validated_on_its_last_pairs(tmp_path):
+    for name in ("1", "2", "10"):
+        for side in ("input", "target"):
+            folder = tmp_path / "train" / "Rain13K" / side
+            folder.mkdir(parents=True, exist_ok=True)
+            draw(folder / f"{name}.png", int(name), (200, 210))
+    out = tmp_path / "pack.npz"
+    files = packing.make([tmp_path], out, exclude=set(), validation=set(), dataset="rain13k")
+    assert files["train"] == ["Rain13K/1", "Rain13K/2"]
+    assert files["validation"] == ["Rain13K/10"]
+
+
+def test_pairs_through_h264_lose_detail_on_the_degraded_side_alone(tmp_path):
+    pytest.importorskip("av")
+    root = tmp_path / "set"
+    gopro(root)
+    loaded = []
+    for crf in (None, 40):
+        out = tmp_path / f"{crf}.npz"
+        packing.make([root], out, exclude=set(), validation={"B"}, dataset="gopro", crf=crf)
+        loaded.append(packs.load(out).train_pairs)
+    for (before, sharp), (after, same) in zip(*loaded, strict=True):
+        assert np.array_equal(sharp, same)
+        error = np.abs(before.astype(int) - after).mean()
+        assert 1 < error < 30
+
+
+def test_bad_pairs_leave_no_pack(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "pack.npz"
+    gopro(root)
+    kwargs = {"exclude": set(), "validation": set(), "dataset": "gopro"}
+    with pytest.raises(DataError, match="no split 'test'"):
+        packing.make([root], out, **kwargs, split="test")
+    with pytest.raises(DataError, match="no pair or sequence is called Z"):
+        packing.make([root], out, **{**kwargs, "validation": {"Z"}})
+    with pytest.raises(DataError, match="no usable pair"):
+        packing.make([root], out, **kwargs, smallest=500)
+    draw(root / "train" / "A" / "sharp" / "000008.png", 3, (200, 220))
+    with pytest.raises(DataError, match=r"1 pair\(s\) of unequal sizes: A/000008"):
+        packing.make([root], out, **kwargs)
+    assert list(tmp_path.glob("*.npz")) == []
+
+
+def test_clips_with_neighbours_lead_from_frame_to_frame(tmp_path):
+    import cv2
+
+    clip = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (320, 240)
+    )
+    for level in range(20):
+        clip.write(np.full((240, 320, 3), level * 10, np.uint8))
+    clip.release()
+    out = tmp_path / "out.npz"
+    packing.make([tmp_path], out, exclude=set(), validation=set(), frames=2, neighbours=True)
+    pack = packs.load(out)
+    assert len(pack.train) == 6
+    beside = [pack.neighbours("train", i) for i in range(6)]
+    assert beside == [(None, 1), (0, 2), (1, None), (None, 4), (3, 5), (4, None)]
+    levels = [frame.mean() for frame in pack.train]
+    assert np.diff(levels)[[0, 1, 3, 4]] == pytest.approx(10, abs=1.5)
+
+
+def test_packs_of_the_first_schema_still_load(tmp_path, pack):
+    import json
+
+    header = json.dumps({"schema": "edge_restore.training_pack/1", "files": pack.files})
+    arrays = {"train_00000": pack.train[0], "validation_00001": pack.validation[0]}
+    np.savez(tmp_path / "old.npz", header=np.frombuffer(header.encode(), np.uint8), **arrays)
+    old = packs.load(tmp_path / "old.npz")
+    assert np.array_equal(old.train[0], pack.train[0])
+    assert np.array_equal(old.validation[0], pack.validation[0])
+    assert old.train_pairs == []
+    assert old.neighbours("train", 0) == (None, None)
+
+
+def test_the_same_pictures_make_the_same_file(tmp_path, photos):
+    for name in ("a.npz", "b.npz"):
+        packing.make([photos], tmp_path / name, exclude=set(), validation=set())
+    assert packs.load(tmp_path / "a.npz").sha256 == packs.load(tmp_path / "b.npz").sha256
+
+
+def test_damaged_packs_are_refused(tmp_path, pack_file):
+    whole = pack_file.read_bytes()
+    shapes = tmp_path / "shapes.npz"
+    header = np.frombuffer(b'{"schema": "edge_restore.training_pack/2", "files": {}}', np.uint8)
+    np.savez(shapes, header=header, train_00000=np.zeros((4, 4), np.uint8))
+    squeezed = tmp_path / "squeezed.npz"
+    np.savez_compressed(squeezed, header=header)
+    floats = tmp_path / "floats.npz"
+    np.savez(floats, header=header, train_00000=np.zeros((4, 4, 3)))
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    paths = [shapes, squeezed, floats, tmp_path / "cut.npz", tmp_path / "empty.npz"]
+    for path in paths:
         with pytest.raises(DataError, match="is not a training pack"):
             packs.load(path)

@@ -1,0 +1,252 @@
+"""Making a pack: photos and clips reduced to sharp pixels, data sets of pairs as they are.
+
+Photos and clip frames are reduced by area averaging, which makes every pixel sharp. Pairs keep
+their size: reducing them would change their degradation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from edge_restore.errors import DataError, DependencyError
+from edge_restore.files import atomic_path, check_writable
+from edge_restore.frames import Pixels
+from edge_restore.progress import Progress
+from train import datasets
+from train.pack import CLIPS, PHOTOS, Picture, Place, Writer
+from train.simulator.compression import h264
+
+Files = dict[str, list[str]]
+
+
+def _reduce(picture: Picture, longest: int) -> Picture:
+    import cv2
+
+    scale = longest / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _frames(path: Path, count: int, neighbours: bool) -> list[tuple[int, Picture]]:
+    """`count` frames evenly spread over a clip, by number; the sharpest of five neighbours each.
+
+    With `neighbours` the frames right before and after each come, too.
+    """
+    import cv2
+
+    clip = cv2.VideoCapture(str(path))
+    total = int(clip.get(cv2.CAP_PROP_FRAME_COUNT))
+    wanted = {round((i + 0.5) * total / count) for i in range(count)}
+    best: dict[int, tuple[float, int]] = {}
+    kept: dict[int, Picture] = {}
+    for index in range(total):
+        ok, picture = clip.read()
+        if not ok:
+            break
+        near = min(wanted, key=lambda w: abs(w - index))
+        if abs(near - index) > 2 + neighbours:
+            continue
+        kept[index] = np.asarray(picture[..., ::-1], dtype=np.uint8)
+        if abs(near - index) <= 2:
+            grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+            score = float(cv2.Laplacian(grey, cv2.CV_32F).var())
+            if near not in best or score > best[near][0]:
+                best[near] = (score, index)
+    clip.release()
+    chosen = {index for _, index in best.values()}
+    if neighbours:
+        chosen |= {index + step for index in chosen for step in (-1, 1)}
+    return [(index, kept[index]) for index in sorted(chosen & kept.keys())]
+
+
+def _photos(
+    writer: Writer, folders: list[Path], files: Files, *, exclude: set[str], validation: set[str],
+    longest: int, longest_clip: int, frames: int, neighbours: bool, smallest: int,
+) -> None:  # fmt: skip
+    try:
+        import cv2
+    except ImportError as error:
+        raise DependencyError("opencv-python", needed_for="packing photos", extra="") from error
+    paths = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
+    paths = [p for p in paths if p.suffix.lower() in PHOTOS | CLIPS]
+    missing = (exclude | validation) - {p.name for p in paths}
+    if missing:
+        raise DataError(
+            f"no file is called {', '.join(sorted(missing))} below {', '.join(map(str, folders))}",
+            expected="--exclude and --validation to name files that are there",
+            mend="give the names with their suffixes, without folders",
+        )
+    for number, path in enumerate(paths):
+        if path.name in exclude:
+            files["skipped"].append(f"{path.name} (excluded)")
+            continue
+        pictures: list[tuple[Picture, Place | None]]
+        if path.suffix.lower() in CLIPS:
+            clip = f"{number} {path.name}"
+            pictures = [
+                (_reduce(frame, longest_clip), Place(clip, index))
+                for index, frame in _frames(path, frames, neighbours)
+            ]
+        else:
+            read = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            rgb = None if read is None else np.asarray(read[..., ::-1], dtype=np.uint8)
+            pictures = [] if rgb is None else [(_reduce(rgb, longest), None)]
+        if not pictures:
+            files["skipped"].append(f"{path.name} (cannot be read)")
+            continue
+        pictures = [entry for entry in pictures if min(entry[0].shape[:2]) >= smallest]
+        if not pictures:
+            files["skipped"].append(f"{path.name} (smaller than {smallest} pixels)")
+            continue
+        split = "validation" if path.name in validation else "train"
+        files[split].append(path.name)
+        for picture, place in pictures:
+            writer.picture(split, picture, place)
+    if not files["train"]:
+        raise DataError(
+            f"no usable photo or clip below {', '.join(map(str, folders))}",
+            expected=f"pictures of {smallest} pixels or more, {', '.join(sorted(PHOTOS | CLIPS))}",
+            mend="name a folder that holds some",
+        )
+
+
+def _selected(
+    dataset: str, roots: list[Path], split: str, exclude: set[str], validation: set[str]
+) -> tuple[list[datasets.Pair], set[str], list[str]]:
+    """The pairs to pack, the names of those to validate on, and what is left out and why."""
+    pairs = [pair for root in roots for pair in datasets.read(dataset, root)]
+    chosen = [pair for pair in pairs if split in ("all", pair.split)]
+    if not chosen:
+        splits = ", ".join(sorted({pair.split for pair in pairs}))
+        raise DataError(
+            f"the data set has no split '{split}'",
+            expected=f"one of: {splits}, all",
+            mend=f"add --split with one of these, for its {len(pairs)} pairs",
+        )
+    names = {n for pair in chosen for n in (pair.name, pair.sequence)} - {""}
+    missing = (exclude | validation) - names
+    if missing:
+        raise DataError(
+            f"no pair or sequence is called {', '.join(sorted(missing))}",
+            expected=f"names such as {chosen[0].name} or {chosen[0].sequence or chosen[-1].name}",
+            mend="correct --exclude or --validation",
+        )
+    out = [p for p in chosen if {p.name, p.sequence} & exclude]
+    chosen = [p for p in chosen if not {p.name, p.sequence} & exclude]
+    kept = {p.name for p in chosen if {p.name, p.sequence} & validation}
+    if not validation:
+        own = {p.name for p in chosen if p.split == "validation"}
+        # Frames of one clip are alike: the last whole sequences, a fiftieth of the pairs or more.
+        last: set[str] = set()
+        if not own and len(chosen) > 1:
+            several = len({p.sequence for p in chosen}) > 1
+            units: dict[str, set[str]] = {}
+            for p in chosen:
+                units.setdefault(p.sequence if several and p.sequence else p.name, set()).add(
+                    p.name
+                )
+            for unit in list(units)[:0:-1]:
+                last |= units[unit]
+                if len(last) * 50 >= len(chosen):
+                    break
+        kept = own or last
+    return chosen, kept, [f"{p.name} (excluded)" for p in out]
+
+
+def _compressed(
+    images: Iterator[tuple[datasets.Pair, Pixels, Pixels]], crf: int
+) -> Iterator[tuple[datasets.Pair, Pixels, Pixels]]:
+    """Degraded pictures after H.264: those of one sequence and size as one clip, in their order."""
+    clips = groupby(
+        images, key=lambda i: (i[0].sequence if i[0].number is not None else i[0].name, i[1].shape)
+    )
+    for _, members in clips:
+        clip = list(members)
+        coded = h264((degraded for _, degraded, _ in clip), crf)
+        for (pair, _, sharp), degraded in zip(clip, coded, strict=True):
+            yield pair, degraded, sharp
+
+
+def _pairs(
+    writer: Writer, dataset: str, roots: list[Path], files: Files, *, split: str,
+    exclude: set[str], validation: set[str], smallest: int, crf: int | None,
+) -> None:  # fmt: skip
+    chosen, kept, skipped = _selected(dataset, roots, split, exclude, validation)
+    files["skipped"] += skipped
+    opened = datasets.PairImages(chosen, smallest=smallest)
+    images = iter(opened) if crf is None else _compressed(iter(opened), crf)
+    with Progress(len(chosen), f"packing {dataset}", unit="pair") as progress:
+        for pair, degraded, sharp in images:
+            part = "validation" if pair.name in kept else "train"
+            place = None if pair.number is None else Place(pair.sequence, pair.number)
+            writer.pair(part, degraded, sharp, place)
+            files[part].append(pair.name)
+            progress.advance()
+    files["skipped"] += opened.skipped
+    if not files["train"]:
+        raise DataError(
+            f"no usable pair in {', '.join(map(str, roots))}: {len(opened.skipped)} skipped, "
+            f"{len(kept)} for validation",
+            expected=f"pairs of {smallest} pixels or more to train on",
+            mend="see train/datasets.py for the layout, or name fewer for --validation",
+        )
+
+
+def make(
+    folders: list[Path], out: Path, *, exclude: set[str], validation: set[str],
+    longest: int = 1600, longest_clip: int = 960, frames: int = 6, smallest: int = 192,
+    neighbours: bool = False, dataset: str | None = None, split: str = "train",
+    photos: list[Path] | None = None, crf: int | None = None,
+) -> dict[str, list[str]]:  # fmt: skip
+    """Pack every photo and clip below `folders`, or the pairs of a data set in them, into `out`.
+
+    Args:
+        folders: searched recursively; with `dataset`, its root folders.
+        out: the .npz file to write.
+        exclude, validation: file names to leave out, or to keep for validation; with `dataset`
+            names of pairs or sequences, and without any for validation, the data set's own
+            validation split or the last sequences, a fiftieth of it.
+        longest, longest_clip: longest side after reduction, in pixels, of photos and clip frames.
+        frames: taken from each clip.
+        smallest: pictures with a shorter side below this, after reduction, are skipped.
+        neighbours: take the frames right before and after each frame of a clip, too.
+        dataset: one of `train.datasets.DATASETS`.
+        split: of the data set: "train", "validation", "test" or "all".
+        photos: with `dataset`, folders of photos and clips to pack beside the pairs, for training.
+        crf: with `dataset`, the degraded pictures pass H.264 of this constant rate factor.
+
+    Returns:
+        File names by split: train, validation, and what was skipped (with the reason).
+
+    Raises:
+        DataError: nothing usable, a name to exclude or validate on that is not there, or pairs
+            with unequal names or sizes.
+    """
+    check_writable(out, DataError)
+    files: Files = {"train": [], "validation": [], "skipped": []}
+    reduction = {
+        "longest": longest, "longest_clip": longest_clip, "frames": frames,
+        "neighbours": neighbours, "smallest": smallest,
+    }  # fmt: skip
+    with (
+        atomic_path(out) as temporary, open(temporary, "wb") as stream, Writer(stream) as writer,
+    ):  # fmt: skip
+        if dataset is None:
+            named = {"exclude": exclude, "validation": validation}
+            _photos(writer, folders, files, **named, **reduction)  # type: ignore[arg-type]
+        else:
+            _pairs(
+                writer, dataset, folders, files, split=split, exclude=exclude,
+                validation=validation, smallest=smallest, crf=crf,
+            )  # fmt: skip
+            if photos:
+                beside: dict[str, set[str]] = {"exclude": set(), "validation": set()}
+                _photos(writer, photos, files, **beside, **reduction)  # type: ignore[arg-type]
+        writer.finish(files)
+    return files
