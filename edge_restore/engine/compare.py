@@ -287,7 +287,11 @@ def _sized(model: Any, size: tuple[int, int]) -> Any:
         dim.dim_value = side
     for port in model.graph.output:
         port.type.tensor_type.ClearField("shape")
+    # What ONNX cannot infer, our plugin's outputs, stands in the graph.
+    unknown = {t for node in model.graph.node if node.domain for t in node.output}
+    kept = [value for value in model.graph.value_info if value.name in unknown]
     del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
     infer = _module("polygraphy.backend.onnx").infer_shapes
     return infer(model, allow_onnxruntime=False)
 
@@ -333,7 +337,13 @@ def _half(model: Any) -> set[str]:
 def _marked(model: Any, names: Sequence[str]) -> Any:
     """A copy of the graph whose outputs are the tensors `names`."""
     onnx = _module("polygraphy.backend.onnx")
-    return onnx.modify_outputs(model, outputs=list(names), copy=True)
+    marked = onnx.modify_outputs(model, outputs=list(names), copy=True)
+    # Polygraphy takes types from value_info, where the graph's own outputs do not stand.
+    own = {port.name: port for port in model.graph.output}
+    for port in marked.graph.output:
+        if port.name in own:
+            port.CopyFrom(own[port.name])
+    return marked
 
 
 def _session(model: Any) -> Any:

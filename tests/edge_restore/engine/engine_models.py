@@ -1,4 +1,4 @@
-"""The zoo's networks as graphs that TensorRT-RTX takes: FP32, FP16, INT8, each with its card."""
+"""The zoo's networks with Q/DQ nodes, which it does not ship, and cards for changed graphs."""
 
 from __future__ import annotations
 
@@ -7,38 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edge_restore import zoo
 from edge_restore.cards import FileDigest, ModelCard, card_path, verify
+from edge_restore.demo.demonstration import PHOTO
 from edge_restore.files import sha256
+from edge_restore.images import read_image
 
 INTERIOR = "groups."
 """Convolutions that are quantised: not the first, the last, or those of offsets and masks."""
-
-
-def lowered(name: str) -> Any:
-    """The zoo's network with GridSample, as `python -m export --deformable GridSample` writes it,
-    as an onnx.ModelProto."""
-    onnx = pytest.importorskip("onnx", reason="the graphs are made with onnx")
-    onnxsim = pytest.importorskip("onnxsim", reason="the graphs are simplified as on export")
-    lowering = pytest.importorskip("export.lowering", reason="the wheel has no export room")
-    model = onnx.load(str(zoo.find(name)[0]))
-    simplified, same = onnxsim.simplify(lowering.lower(model))
-    assert same
-    return simplified
-
-
-def write(
-    model: Any, folder: Path, name: str, precision: str, islands: tuple[str, ...] = ()
-) -> Path:
-    """Write a graph with the card that its export would have; its path."""
-    import onnx
-
-    path = folder / f"{name}-gridsample-{precision}.onnx"
-    onnx.save(model, str(path))
-    return write_card(path, name, precision, islands)
 
 
 def write_card(path: Path, name: str, precision: str, islands: tuple[str, ...] = ()) -> Path:
@@ -60,11 +38,12 @@ def quantise(source: Path, target: Path) -> None:
     quantization = pytest.importorskip("onnxruntime.quantization", reason="it makes the Q/DQ nodes")
     import onnx
 
+    photo = read_image(PHOTO)
+
     class Frames(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             self.frames: Iterator[dict[str, Any]] = iter(
-                {"image": np.random.default_rng(i).integers(0, 256, (1, 32, 48, 3), np.uint8)}
-                for i in range(2)
+                {"image": photo[None, y : y + 64, 900:996]} for y in (300, 600)
             )
 
         def get_next(self) -> dict[str, Any] | None:

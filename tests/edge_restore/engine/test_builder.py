@@ -27,6 +27,7 @@ from edge_restore.engine.plan import Plan, make_plan
 from edge_restore.errors import BackendError, ModelError, SinkError
 from edge_restore.files import sha256
 from tests.edge_restore.engine import engine_models
+from tests.edge_restore.onnx_models import write_card as write_small_card
 from tests.edge_restore.onnx_models import write_model
 
 Graph = Callable[[str, str], Path]
@@ -63,6 +64,12 @@ def test_every_network_builds_in_the_precision_asked_for(
     else:
         assert matrix[precision] == sum(matrix.values())
     assert sum(manifest.layers.all.values()) > sum(matrix.values())
+
+
+def test_no_network_of_the_repo_is_left_out() -> None:
+    """The zoo, whose networks are built above, has every one that can be trained."""
+    networks = pytest.importorskip("train.networks")
+    assert set(networks.NETWORKS) <= {card_of(zoo.find(name)[0]).network for name in zoo.names()}
 
 
 def test_fp16_keeps_coordinates_in_fp32(rtx: Flavour, graph: Graph) -> None:
@@ -142,6 +149,21 @@ def test_an_operator_that_rtx_lacks_is_named_with_its_node(
     assert f"the operator {operator} of the node 'neck.deform1/{operator}'" in caught.value.found
     assert "python -m export svdn" in caught.value.mend
     assert "--deformable GridSample" in caught.value.mend
+
+
+def test_any_operator_that_rtx_lacks_is_named_with_its_node(rtx: Flavour, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = write_model(tmp_path)
+    model = onnx.load(str(path))
+    place = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Relu")
+    relu = model.graph.node[place]
+    relu.op_type, relu.name = "Det", "body/determinant"
+    onnx.save(model, str(path))
+    write_small_card(path)
+    with pytest.raises(BackendError) as caught:
+        builder.build(planned(rtx, path, "fp32", (64, 96)))
+    assert "the operator Det of the node 'body/determinant'" in caught.value.found
+    assert "see docs/engines.md" in caught.value.mend
 
 
 def test_a_size_that_does_not_fit_into_memory(rtx: Flavour, graph: Graph) -> None:

@@ -135,12 +135,12 @@ def test_the_error_of_one_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width"), [(1, 1), (48, 64), (1080, 1920), (1100, 1930), (2160, 3840)]
+    ("height", "width"), [(1, 1), (48, 64), (1080, 1920), (1100, 1930), (3300, 20)]
 )
 def test_the_photo_at_any_size(height: int, width: int) -> None:
     photo = compare._photo(height, width)
     assert (photo.shape, photo.dtype) == ((height, width, 3), np.uint8)
-    assert height < 48 or photo.std() > 20
+    assert height < 48 or photo.std() > 10
 
 
 def test_what_it_is_compared_with(rtx: Flavour, folder: Path, tmp_path: Path) -> None:
@@ -178,6 +178,18 @@ def test_which_engine_is_run(rtx: Flavour, pair: Path) -> None:
         compare.cannot_run(replace(plan, gpu=other)) == "it is for sm_86, and the GPU here is sm_90"
     )
     assert compare.cannot_run(replace(plan, gpu=Gpu("NVIDIA A10", (8, 6), "550.54"))) == ""
+
+
+def test_every_marked_tensor_has_a_type() -> None:
+    """TensorRT's parser wants it; behind our plugin ONNX itself cannot infer one."""
+    path = zoo.FOLDER / "svdn-plugin-fp16.onnx"
+    model = compare._sized(onnx.load(str(path)), (48, 64))
+    names = [n.output[0] for n in model.graph.node if n.op_type in ("Conv", "PRelu")]
+    plugins = [n.output[0] for n in model.graph.node if n.op_type == "EdgeRestoreDeformConv"]
+    assert len(plugins) == 2
+    for port in compare._marked(model, [*names, *plugins, "restored"]).graph.output:
+        wanted = onnx.TensorProto.UINT8 if port.name == "restored" else onnx.TensorProto.FLOAT16
+        assert port.type.tensor_type.elem_type == wanted, port.name
 
 
 @pytest.mark.parametrize("name", ["svdn"])
