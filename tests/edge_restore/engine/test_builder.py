@@ -20,7 +20,7 @@ from edge_restore import zoo
 from edge_restore.cards import FileDigest, ModelCard, card_path, verify
 from edge_restore.engine import builder
 from edge_restore.engine.build_log import BuildLog
-from edge_restore.engine.cache import EngineCache
+from edge_restore.engine.cache import EngineCache, layers_path
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.manifest import EngineError, load_checked, manifest_path, read_manifest
 from edge_restore.engine.plan import Plan, make_plan
@@ -234,6 +234,18 @@ def test_the_log_s_digest_and_the_manifest_s_words(small: Plan, tmp_path: Path) 
     assert manifest.onnx.sha256 == sha256(small.model)
     assert (manifest.gpu, manifest.driver, manifest.kernel_sha256) == (None, None, None)
     assert (tmp_path / "x.engine").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_inspector_s_json_lies_beside_its_engine_alone(small: Plan, tmp_path: Path) -> None:
+    """Without a GPU there is none; what a GPU gave is kept, and goes with its engine."""
+    path = tmp_path / "x.engine"
+    built = builder.build(small)
+    assert built.inspector == ""
+    layers = '{"Layers": ["conv"]}'
+    builder.write(replace(built, inspector=layers), small, path, command="c")
+    assert layers_path(path).read_text() == layers
+    builder.write(built, small, path, command="c")
+    assert not layers_path(path).exists()
 
 
 def test_no_space_is_told_before_anything_is_written(

@@ -243,7 +243,7 @@ def test_the_command(
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert "the engine itself was not run: no GPU" in said
-    assert "14 layers against small.onnx (FP32, ONNX Runtime) at 45x62" in said
+    assert "18 layers against small.onnx (FP32, ONNX Runtime) at 45x62" in said
     header, *table = said[said.index("layer ") :].splitlines()
     assert header.split() == ["layer", "operator", "max", "error", "PSNR", "dB"]
     *rows, picture = table
