@@ -15,29 +15,32 @@ from edge_restore.demo.demonstration import PHOTO
 from edge_restore.files import sha256
 from edge_restore.images import read_image
 
-INTERIOR = "groups."
-"""Convolutions that are quantised: not the first, the last, or those of offsets and masks."""
+SVDN_INTERIOR = "groups."
+"""How the names of SVDN's residual groups begin."""
 
 
-def write_card(path: Path, name: str, precision: str, islands: tuple[str, ...] = ()) -> Path:
-    """Write the card of a graph that was made from the zoo's network."""
+def write_card(path: Path, name: str, precision: str, **changes: Any) -> Path:
+    """Write the card of a graph that was made from the zoo's network, or like it."""
     card = verify(card_path(zoo.find(name)[0]))
     assert isinstance(card, ModelCard)
-    replace(
-        card,
-        deformable="GridSample",
-        onnx=FileDigest(path.name, sha256(path), path.stat().st_size),
-        precision=precision,
-        fp32_islands=islands,
-    ).write(card_path(path))
+    digest = FileDigest(path.name, sha256(path), path.stat().st_size)
+    changes = {"deformable": "GridSample", "onnx": digest, "precision": precision, **changes}
+    replace(card, **changes).write(card_path(path))
     return path
+
+
+def interior(source: Path) -> list[str]:
+    """The convolutions to quantise: not the first, the last, or those of offsets and masks."""
+    import onnx
+
+    names = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Conv"]
+    grouped = [name for name in names if name.startswith(SVDN_INTERIOR)]
+    return grouped or names[1:-1]
 
 
 def quantise(source: Path, target: Path) -> None:
     """Q/DQ around the interior convolutions, by ONNX Runtime, as docs/engines.md shows it."""
     quantization = pytest.importorskip("onnxruntime.quantization", reason="it makes the Q/DQ nodes")
-    import onnx
-
     photo = read_image(PHOTO)
 
     class Frames(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
@@ -49,13 +52,12 @@ def quantise(source: Path, target: Path) -> None:
         def get_next(self) -> dict[str, Any] | None:
             return next(self.frames, None)
 
-    nodes = [n.name for n in onnx.load(str(source)).graph.node if n.op_type == "Conv"]
     quantization.quantize_static(
         str(source),
         str(target),
         Frames(),
         quant_format=quantization.QuantFormat.QDQ,
-        nodes_to_quantize=[name for name in nodes if name.startswith(INTERIOR)],
+        nodes_to_quantize=interior(source),
         per_channel=True,
         activation_type=quantization.QuantType.QInt8,
         weight_type=quantization.QuantType.QInt8,
