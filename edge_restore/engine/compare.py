@@ -27,7 +27,8 @@ import numpy as np
 
 from edge_restore import metrics
 from edge_restore.cards import ModelCard, card_path, verify
-from edge_restore.engine import builder, plugin
+from edge_restore.engine import plugin
+from edge_restore.engine.builder import build
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan
 from edge_restore.engine.rounding import keep_rounding
@@ -219,7 +220,7 @@ def compare(
         else:
             other = _engine_runner(plan, engine)
         (picture,) = _errors(expected, other, feed, {result: "picture"})
-    errors.sort(key=lambda layer: (layer.psnr, -layer.max_abs))
+    errors.sort(key=lambda error: (error.psnr, -error.max_abs))
     return Comparison(path, plan.model, not_run, plan.frame, tuple(errors), picture)
 
 
@@ -348,18 +349,16 @@ def _marked(model: Any, names: Sequence[str]) -> Any:
 
 def _session(model: Any) -> Any:
     """An ONNX Runtime session that leaves the graph as it is."""
-    runtime = _module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    ort = _module("onnxruntime")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it is in no hurry
     try:
-        return runtime.InferenceSession(
-            model.SerializeToString(), options, ["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
         raise BackendError(
-            f"ONNX Runtime {runtime.__version__} cannot run the graph: "
+            f"ONNX Runtime {ort.__version__} cannot run the graph: "
             f"{str(error).strip().splitlines()[0]}",
             expected="a graph of operators that it has",
             mend="leave --compare out, or compare another form of the model",
@@ -388,7 +387,7 @@ def _built(plan: Plan, marked: Any, timing_folder: Path | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / plan.model.name
         path.write_bytes(marked.SerializeToString())
-        return builder.build(replace(plan, model=path), timing_folder=timing_folder).engine
+        return build(replace(plan, model=path), timing_folder=timing_folder).engine
 
 
 def _errors(
