@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_restore.engine.rounding import keep_rounding
 from edge_restore.errors import InternalError, ModelError
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -136,24 +137,14 @@ def islands(model: onnx.ModelProto, *, half_deform_conv: bool = False) -> tuple[
 def with_kept_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an FP16 graph that ONNX Runtime's CPU provider rounds as the types say.
 
-    That provider computes FP16 operators between casts to FP32 and back, and drops a cast to FP16
-    that a cast to FP32 follows: then nothing is rounded at all. An Identity between the two stops
-    it, as long as graph optimisations are off. Sums inside of an operator are FP32 in any case.
+    See `edge_restore.engine.rounding`; graph optimisations must be off.
     """
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    half = {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == HALF}
-    nodes: list[onnx.NodeProto] = []
-    for node in kept.graph.node:
-        node.input[:] = [f"{t}/rounded" if t in half else t for t in node.input]
-        nodes.append(node)
-        for tensor in node.output:
-            if tensor in half:
-                name = f"{tensor}/rounded"
-                nodes.append(helper.make_node("Identity", [tensor], [name], name))
-    del kept.graph.node[:]
-    kept.graph.node.extend(nodes)
+    keep_rounding(
+        kept, {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == HALF}
+    )
     return kept
 
 

@@ -164,7 +164,9 @@ class OnnxRuntimeRestorer:
 def to_unit_range(pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
     """uint8 (height, width, 3) -> float32 (1, 3, height, width) in [0, 1]."""
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
-    return np.multiply(planes, np.float32(1 / 255), dtype=np.float32)
+    scaled: np.ndarray[Any, np.dtype[np.float32]]
+    scaled = np.multiply(planes, np.float32(1 / 255), dtype=np.float32)
+    return scaled
 
 
 def from_unit_range(image: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:

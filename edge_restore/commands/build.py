@@ -13,7 +13,11 @@ from edge_restore.errors import OptionError
 
 if TYPE_CHECKING:
     from edge_restore.engine.builder import Built
+    from edge_restore.engine.compare import Comparison
     from edge_restore.engine.plan import Plan
+
+WORST_LAYERS = 12
+"""So many rows has the table of `--compare`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write what the builder says")
     parser.add_argument("--verbose", action="store_true", help="show what the builder says")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="then compare layer by layer with FP32 in ONNX Runtime; where the engine cannot be "
+        "run, the graph that went into it",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="the FP32 graph to compare with; default: one of the same weights beside the model",
+    )
 
 
 def build(options: argparse.Namespace) -> int:
@@ -74,10 +90,17 @@ def build(options: argparse.Namespace) -> int:
     from edge_restore.engine import builder, flavour, gpu, trusted_file
     from edge_restore.engine.build_log import BuildLog
     from edge_restore.engine.cache import EngineCache
+    from edge_restore.engine.manifest import load_checked
     from edge_restore.engine.plan import make_plan
     from edge_restore.files import check_writable, write_text
 
     size = frame_size.parse(options.size)
+    if options.reference is not None and not options.compare:
+        raise OptionError(
+            "--reference names a graph to compare with, and nothing is to be compared",
+            expected="--reference together with --compare",
+            mend="add --compare, or leave --reference out",
+        )
     for output in (options.output, options.log):
         if output is not None:
             check_writable(output)
@@ -99,6 +122,10 @@ def build(options: argparse.Namespace) -> int:
         gpu=here,
         wanted_targets=options.target,
     )
+    if options.compare:
+        from edge_restore.engine import compare
+
+        compare.check(plan, options.reference)
     store = None
     if options.output is None or options.cache is not None:
         store = EngineCache(options.cache, wait_seconds=options.wait)
@@ -121,6 +148,12 @@ def build(options: argparse.Namespace) -> int:
         if options.log is not None and log.messages:
             write_text(options.log, log.text)
     _tell(plan, engine, built, time.monotonic() - begun)
+    if options.compare:
+        loaded = load_checked(engine, plan.expectation)
+        folder = store.folder if store else None
+        _tell_comparison(
+            compare.compare(plan, loaded.engine, reference=options.reference, timing_folder=folder)
+        )
     return 0
 
 
@@ -157,3 +190,34 @@ def _tell(plan: Plan, engine: Path, built: Built | None, seconds: float) -> None
         print(f"{name:<13}{text}")
     done = f"took {duration(seconds)}" if built is not None else "was in the cache"
     print(f"{engine}: {cells.size(manifest.engine.bytes or 0)}, {done}")
+
+
+def _tell_comparison(comparison: Comparison) -> None:
+    from edge_restore.report import cells
+
+    print()
+    if comparison.not_run:
+        print(f"the engine itself was not run: {comparison.not_run}")
+        print(
+            f"in its stead {comparison.compared.name}, which went into it, was run by ONNX Runtime"
+        )
+    height, width = comparison.size
+    print(
+        f"{len(comparison.layers)} layers against {comparison.reference.name} (FP32, ONNX Runtime) "
+        f"at {height}x{width}; the largest errors:"
+    )
+    rows = [
+        (
+            layer.name,
+            layer.operator,
+            f"{layer.max_abs:.2g}",
+            cells.decibels(layer.psnr) if layer.finite else "not finite",
+        )
+        for layer in comparison.layers[:WORST_LAYERS]
+    ]
+    print(cells.text_table(("layer", "operator", "max error", "PSNR dB"), rows, left=2))
+    picture = comparison.picture  # of levels, so always finite
+    print(
+        f"the restored picture: {cells.decibels(picture.psnr)} dB, at most {picture.max_abs:.0f} "
+        "of 255 levels off"
+    )

@@ -38,7 +38,7 @@ class EngineManifest:
         model: the name on the ONNX file's card.
         engine: the engine file beside the manifest.
         onnx: what it was built from.
-        kernel_sha256: of the PTX of our deformable convolution in it; None without.
+        kernel_sha256: of the PTX of our deformable convolution, see `Plan`; None without.
         flavour: "tensorrt" or "rtx".
         flavour_version: of the library that built it.
         gpu: name of the GPU it was built on; None where there was none.

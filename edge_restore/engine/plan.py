@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from edge_restore import padding, zoo
 from edge_restore.cards import PRECISIONS, ModelCard, card_path, verify
@@ -36,7 +36,8 @@ class Plan:
         targets: compute capabilities to build for, e.g. ("sm_86",).
         frame: (height, width) that was asked for.
         height: and `width`: what the engine takes, multiples of the card's.
-        kernel_sha256: of the PTX of our deformable convolution, where the plugin is used.
+        kernel_sha256: of the hashes of the PTX files of our deformable convolution that its layers
+            may launch, the aligned and the general one, where the plugin is used.
     """
 
     model: Path
@@ -228,6 +229,8 @@ def _kernel_sha256(card: ModelCard, resolved: tuple[str, ...]) -> str:
     from edge_restore.engine import kernels
 
     number = int(resolved[0].removeprefix("sm_"))
+    capability = number // 10, number % 10
     precision = "fp16" if card.precision == "fp16" else "fp32"
-    kernel: Any = kernels.choose((number // 10, number % 10), precision)
-    return str(kernel.sha256)
+    # Which of the two a layer launches follows from its channels, which only the graph knows.
+    chosen = [kernels.choose(capability, precision, alignment) for alignment in (None, 1)]
+    return sha256("".join(kernel.sha256 for kernel in chosen).encode()).hexdigest()

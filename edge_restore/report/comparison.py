@@ -90,7 +90,7 @@ def _tagged(picture: Pixels, text: str) -> Pixels:
 
     font, scale = cv2.FONT_HERSHEY_DUPLEX, 0.6
     (width, height), below = cv2.getTextSize(text, font, scale, 1)
-    tagged = picture.copy()
+    tagged: Pixels = picture.copy()
     top = tagged.shape[0] - height - below - 12
     strip = tagged[max(top, 0) :, : width + 16]
     strip[:] = strip // 4

@@ -174,7 +174,7 @@ class FileSink:
                 mend="pip install --force-reinstall --only-binary=:all: av",
             )
         info = self.info
-        video = self._output.add_stream(
+        video: VideoStream = self._output.add_stream(
             "libx264",
             rate=info.rate or Fraction(25),
             options=_ENCODER_OPTIONS,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_restore import zoo
+from edge_restore.cards import card_path, verify
 from edge_restore.engine import flavour
 from edge_restore.engine.flavour import Flavour
 from edge_restore.errors import DependencyError
@@ -37,16 +39,12 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
 
 
 def _make(name: str, precision: str, folder: Path, graph: Callable[[str, str], Path]) -> Path:
-    if precision == "fp32":
-        return engine_models.write(engine_models.lowered(name), folder, name, precision)
-    source = graph(name, "fp32")
-    if precision == "int8":
-        target = folder / f"{name}-gridsample-int8.onnx"
-        engine_models.quantise(source, target)
-        return engine_models.write_card(target, name, precision)
-    import onnx
-
-    from export.precision import to_fp16
-
-    typed, islands = to_fp16(onnx.load(str(source)))
-    return engine_models.write(typed, folder, name, precision, islands)
+    """The file that ships; where there is none (INT8), Q/DQ nodes are put into the FP32 one."""
+    if shipped := zoo.engine_files(name, "rtx", precision):
+        if verify(card_path(shipped[0])).deformable in ("GridSample", "none"):
+            return shipped[0]
+        pytest.fail(f"the zoo has no {precision} graph of {name} that TensorRT-RTX takes")
+    assert precision == "int8"
+    target = folder / f"{name}-gridsample-int8.onnx"
+    engine_models.quantise(graph(name, "fp32"), target)
+    return engine_models.write_card(target, name, precision)

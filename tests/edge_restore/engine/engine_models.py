@@ -1,4 +1,4 @@
-"""The zoo's networks as graphs that TensorRT-RTX takes: FP32, FP16, INT8, each with its card."""
+"""The zoo's networks with Q/DQ nodes, which it does not ship, and cards for changed graphs."""
 
 from __future__ import annotations
 
@@ -7,76 +7,57 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edge_restore import zoo
 from edge_restore.cards import FileDigest, ModelCard, card_path, verify
+from edge_restore.demo.demonstration import PHOTO
 from edge_restore.files import sha256
+from edge_restore.images import read_image
 
-INTERIOR = "groups."
-"""Convolutions that are quantised: not the first, the last, or those of offsets and masks."""
-
-
-def lowered(name: str) -> Any:
-    """The zoo's network with GridSample, as `python -m export --deformable GridSample` writes it,
-    as an onnx.ModelProto."""
-    onnx = pytest.importorskip("onnx", reason="the graphs are made with onnx")
-    onnxsim = pytest.importorskip("onnxsim", reason="the graphs are simplified as on export")
-    lowering = pytest.importorskip("export.lowering", reason="the wheel has no export room")
-    model = onnx.load(str(zoo.find(name)[0]))
-    simplified, same = onnxsim.simplify(lowering.lower(model))
-    assert same
-    return simplified
+SVDN_INTERIOR = "groups."
+"""How the names of SVDN's residual groups begin."""
 
 
-def write(
-    model: Any, folder: Path, name: str, precision: str, islands: tuple[str, ...] = ()
-) -> Path:
-    """Write a graph with the card that its export would have; its path."""
-    import onnx
-
-    path = folder / f"{name}-gridsample-{precision}.onnx"
-    onnx.save(model, str(path))
-    return write_card(path, name, precision, islands)
-
-
-def write_card(path: Path, name: str, precision: str, islands: tuple[str, ...] = ()) -> Path:
-    """Write the card of a graph that was made from the zoo's network."""
+def write_card(path: Path, name: str, precision: str, **changes: Any) -> Path:
+    """Write the card of a graph that was made from the zoo's network, or like it."""
     card = verify(card_path(zoo.find(name)[0]))
     assert isinstance(card, ModelCard)
-    replace(
-        card,
-        deformable="GridSample",
-        onnx=FileDigest(path.name, sha256(path), path.stat().st_size),
-        precision=precision,
-        fp32_islands=islands,
-    ).write(card_path(path))
+    digest = FileDigest(path.name, sha256(path), path.stat().st_size)
+    changes = {"deformable": "GridSample", "onnx": digest, "precision": precision, **changes}
+    replace(card, **changes).write(card_path(path))
     return path
+
+
+def interior(source: Path) -> list[str]:
+    """The convolutions to quantise: not the first, the last, or those of offsets and masks."""
+    import onnx
+
+    names = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Conv"]
+    grouped = [name for name in names if name.startswith(SVDN_INTERIOR)]
+    return grouped or names[1:-1]
 
 
 def quantise(source: Path, target: Path) -> None:
     """Q/DQ around the interior convolutions, by ONNX Runtime, as docs/engines.md shows it."""
     quantization = pytest.importorskip("onnxruntime.quantization", reason="it makes the Q/DQ nodes")
-    import onnx
+    photo = read_image(PHOTO)
 
     class Frames(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             self.frames: Iterator[dict[str, Any]] = iter(
-                {"image": np.random.default_rng(i).integers(0, 256, (1, 32, 48, 3), np.uint8)}
-                for i in range(2)
+                {"image": photo[None, y : y + 64, 900:996]} for y in (300, 600)
             )
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self.frames, None)
 
-    nodes = [n.name for n in onnx.load(str(source)).graph.node if n.op_type == "Conv"]
     quantization.quantize_static(
         str(source),
         str(target),
         Frames(),
         quant_format=quantization.QuantFormat.QDQ,
-        nodes_to_quantize=[name for name in nodes if name.startswith(INTERIOR)],
+        nodes_to_quantize=interior(source),
         per_channel=True,
         activation_type=quantization.QuantType.QInt8,
         weight_type=quantization.QuantType.QInt8,

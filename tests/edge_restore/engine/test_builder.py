@@ -20,13 +20,14 @@ from edge_restore import zoo
 from edge_restore.cards import FileDigest, ModelCard, card_path, verify
 from edge_restore.engine import builder
 from edge_restore.engine.build_log import BuildLog
-from edge_restore.engine.cache import EngineCache
+from edge_restore.engine.cache import EngineCache, layers_path
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.manifest import EngineError, load_checked, manifest_path, read_manifest
 from edge_restore.engine.plan import Plan, make_plan
 from edge_restore.errors import BackendError, ModelError, SinkError
 from edge_restore.files import sha256
 from tests.edge_restore.engine import engine_models
+from tests.edge_restore.onnx_models import write_card as write_small_card
 from tests.edge_restore.onnx_models import write_model
 
 Graph = Callable[[str, str], Path]
@@ -144,6 +145,21 @@ def test_an_operator_that_rtx_lacks_is_named_with_its_node(
     assert "--deformable GridSample" in caught.value.mend
 
 
+def test_any_operator_that_rtx_lacks_is_named_with_its_node(rtx: Flavour, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = write_model(tmp_path)
+    model = onnx.load(str(path))
+    place = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Relu")
+    relu = model.graph.node[place]
+    relu.op_type, relu.name = "Det", "body/determinant"
+    onnx.save(model, str(path))
+    write_small_card(path)
+    with pytest.raises(BackendError) as caught:
+        builder.build(planned(rtx, path, "fp32", (64, 96)))
+    assert "the operator Det of the node 'body/determinant'" in caught.value.found
+    assert "see docs/engines.md" in caught.value.mend
+
+
 def test_a_size_that_does_not_fit_into_memory(rtx: Flavour, graph: Graph) -> None:
     with pytest.raises(BackendError, match=r"cannot build .* for 16384x16384:\n.*OutOfMemory"):
         builder.build(planned(rtx, graph("svdn", "fp32"), "fp32", (16384, 16384)))
@@ -212,6 +228,18 @@ def test_the_log_s_digest_and_the_manifest_s_words(small: Plan, tmp_path: Path) 
     assert manifest.onnx.sha256 == sha256(small.model)
     assert (manifest.gpu, manifest.driver, manifest.kernel_sha256) == (None, None, None)
     assert (tmp_path / "x.engine").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_inspector_s_json_lies_beside_its_engine_alone(small: Plan, tmp_path: Path) -> None:
+    """Without a GPU there is none; what a GPU gave is kept, and goes with its engine."""
+    path = tmp_path / "x.engine"
+    built = builder.build(small)
+    assert built.inspector == ""
+    layers = '{"Layers": ["conv"]}'
+    builder.write(replace(built, inspector=layers), small, path, command="c")
+    assert layers_path(path).read_text() == layers
+    builder.write(built, small, path, command="c")
+    assert not layers_path(path).exists()
 
 
 def test_no_space_is_told_before_anything_is_written(
