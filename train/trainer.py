@@ -208,7 +208,7 @@ def train(
             each.load_state_dict(theirs)
         if guide:
             guide.load_state_dict(state["guide"])
-        criterion.load_state_dict(state["loss"])
+        criterion.load_state_dict(state.get("loss", {}))
         source.restore(state["sources"][workers.rank])
         step, minutes_before, best = state["step"], state["minutes"], state["best"]
     board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None

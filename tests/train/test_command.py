@@ -129,6 +129,8 @@ def test_a_training_on_real_pairs(photos, tmp_path):
 
     for side in ("input", "target"):
         shutil.copytree(photos, tmp_path / "set" / side)
+    for path in (tmp_path / "set" / "input").iterdir():
+        cv2.imwrite(str(path), cv2.blur(cv2.imread(str(path)), (5, 1)))
     pack, out = tmp_path / "pairs.npz", tmp_path / "run"
     assert main(["pack", "--dataset", "pairs", str(tmp_path / "set"), "--out", str(pack)]) == 0
     (tmp_path / "tiny.toml").write_text(TINY)

@@ -30,7 +30,7 @@ def test_batches_of_a_seed_are_what_they_were(pack, recipe):
     source = PatchSource(pack, recipe(), CPU)
     sums = []
     for _ in range(2):
-        batch = source.next()
+        batch = source.next(0)
         sums += [int((part * 255).round().sum()) for part in (batch.blurred, batch.sharp)]
         sums.append(float(batch.flows.abs().sum()))
     assert sums == pytest.approx(PINNED, abs=30)
@@ -74,14 +74,14 @@ def halves(blurred, sharp):
 
 def test_pairs_are_cut_and_turned_alike_and_not_blurred(pair_pack):
     source = PatchSource(pair_pack, plain(), CPU)
-    batch = source.next()
+    batch = source.next(0)
     assert batch.blurred.shape == (6, 3, 32, 32)
     assert all(halves(batch.blurred, batch.sharp))
     assert not batch.flows.any()
     state = source.state()
-    following = source.next()
+    following = source.next(0)
     source.restore(state)
-    assert torch.equal(source.next().blurred, following.blurred)
+    assert torch.equal(source.next(0).blurred, following.blurred)
     validation = validation_set(pair_pack, plain())
     assert validation.sharp.shape == (3, 3, 48, 48)
     assert all(halves(validation.blurred, validation.sharp))
@@ -90,7 +90,7 @@ def test_pairs_are_cut_and_turned_alike_and_not_blurred(pair_pack):
 def test_pictures_and_pairs_share_batches_by_their_area(pack, pair_pack):
     both = dataclasses.replace(pair_pack, train=pack.train[:1])
     source = PatchSource(both, plain(), CPU)
-    real = sum(sum(halves(*source.next()[:2])) for _ in range(8)) / 48
+    real = sum(sum(halves(*source.next(0)[:2])) for _ in range(8)) / 48
     area = 3 * 200 * 220
     assert real == pytest.approx(area / (area + 240 * 260), abs=0.2)
 
@@ -102,7 +102,7 @@ def test_pairs_have_no_motion_to_be_guided_by(pair_pack):
 
 def test_other_tasks_need_no_margin_for_blur(pack):
     recipe = plain(task="denoise", data={"patch": 240, "batch": 1})
-    batch = PatchSource(pack, recipe, CPU).next()
+    batch = PatchSource(pack, recipe, CPU).next(0)
     assert batch.blurred.shape == (1, 3, 240, 240)
     with pytest.raises(DataError, match="of 272 pixels or more"):
         PatchSource(pack, plain(data={"patch": 240, "batch": 1}), CPU)

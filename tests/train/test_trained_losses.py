@@ -37,11 +37,11 @@ def train_halfway_then_on(recipe, pack, folder, monkeypatch):
     step = trainer.PatchSource.next
     taken = []
 
-    def cut_off(source):
+    def cut_off(source, number):
         taken.append(1)
         if len(taken) == 4:
             raise KeyboardInterrupt
-        return step(source)
+        return step(source, number)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer.PatchSource, "next", cut_off)

@@ -31,7 +31,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
         )
     try:
         return NETWORKS[name](**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise OptionError(
             f"network '{name}' cannot be built with {arguments}: {error}",
             expected="the switches that its constructor lists",

@@ -100,8 +100,8 @@ class PlainEncoder(nn.Module):
         super().__init__()
         wide = 2 * width
         self.first = nn.Sequential(_conv(3, width), _activation())
-        self.half = self._down(width, wide)
-        self.quarter = self._down(wide, wide)
+        self.to_half = self._down(width, wide)
+        self.to_quarter = self._down(wide, wide)
         self.narrow = _conv(wide, width)
 
     @staticmethod
@@ -115,7 +115,7 @@ class PlainEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W), sides multiples of 4 -> (N, width, H/4, W/4)."""
-        return self.narrow(self.quarter(self.half(self.first(image))))  # type: ignore[no-any-return]
+        return self.narrow(self.to_quarter(self.to_half(self.first(image))))  # type: ignore[no-any-return]
 
 
 class ESA(nn.Module):
