@@ -1,5 +1,6 @@
 """`python -m train` from pack to weights, and its refusals."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
