@@ -19,9 +19,9 @@ SVDN_INTERIOR = "groups."
 """How the names of SVDN's residual groups begin."""
 
 
-def write_card(path: Path, name: str, precision: str, **changes: Any) -> Path:
-    """Write the card of a graph that was made from the zoo's network, or like it."""
-    card = verify(card_path(zoo.find(name)[0]))
+def write_card(path: Path, like: str, precision: str, **changes: Any) -> Path:
+    """Write the card of a graph: that of the zoo's model `like`, with changes."""
+    card = verify(card_path(zoo.find(like)[0]))
     assert isinstance(card, ModelCard)
     digest = FileDigest(path.name, sha256(path), path.stat().st_size)
     changes = {"deformable": "GridSample", "onnx": digest, "precision": precision, **changes}
