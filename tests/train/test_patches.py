@@ -25,8 +25,9 @@ def test_batches_of_a_seed_are_what_they_were(pack, recipe):
     """The weights of a card can be trained again only while these figures stay.
 
     Sharp pictures and motion were taken before the simulator had more than one trajectory, the
-    blurred ones after instants were sampled bicubically instead of bilinearly. Sums of 8-bit levels: the
-    last bit of an interpolation may round otherwise elsewhere; another draw changes thousands.
+    blurred ones after instants were sampled bicubically instead of bilinearly. Sums of 8-bit
+    levels: the last bit of an interpolation may round otherwise elsewhere; another draw changes
+    thousands.
     """
     source = PatchSource(pack, recipe(), CPU)
     sums = []
