@@ -19,15 +19,24 @@ def models(options: argparse.Namespace) -> int:
     """List the models that ship with the package.
 
     Each has a card, which tells where it comes from and how good it is, and holds the hash of the
-    file. "intact" means that the file still has that hash.
+    file. "intact" means that the file still has that hash. Networks without a model are named
+    too: they can be trained, exported and run.
     """
     from edge_restore import zoo
+    from edge_restore.report import cells
 
     entries = [_entry(name, file) for name in zoo.names() for file in zoo.find(name)]
     if options.json:
-        print(json.dumps({"models": entries}, ensure_ascii=False, indent=2))
+        missing = [
+            {"name": name, "parameters": zoo.NETWORKS[name]} for name in zoo.without_weights()
+        ]
+        document = {"models": entries, "no_weights_shipped": missing}
+        print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         print(_listing(entries))
+        for name in zoo.without_weights():
+            parameters = cells.count(zoo.NETWORKS[name])
+            print(f"{name}: no weights shipped ({parameters} parameters; docs/train_your_own.md)")
     return 0
 
 

@@ -9,6 +9,9 @@ from edge_restore.errors import ModelError
 
 FOLDER = Path(__file__).parent
 
+NETWORKS = {"svdn": 808_860, "lmfn": 1_238_692, "drcnet": 18_973_666, "fcn": 20_275_884}
+"""The networks that `python -m train` knows, with their parameters: some have no weights here."""
+
 _VARIANTS = ("", "-gridsample")
 """What a name's files are called that ONNX Runtime can run, best first: standard DeformConv nodes,
 then the same network with DeformConv lowered to GridSample for runtimes that have no kernel."""
@@ -42,6 +45,13 @@ def find(name: str | Path) -> list[Path]:
     if str(name) in names():
         return [file for file in files if file.is_file()]
     path = Path(name)
+    if str(name) in NETWORKS:
+        raise ModelError(
+            f"no weights of '{name}' are shipped",
+            expected=f"one of {', '.join(names()) or '(the zoo is empty)'}, or the path "
+            "of an .onnx file with a card beside it",
+            mend=f"train {name} and export it (docs/train_your_own.md)",
+        )
     if path.suffix.lower() != ".onnx":
         raise ModelError(
             f"there is no model '{name}'",
@@ -62,6 +72,11 @@ def find(name: str | Path) -> list[Path]:
             mend="export it with `python -m export`, which writes both",
         )
     return [path]
+
+
+def without_weights() -> list[str]:
+    """The networks that can be trained, exported and run, but are not shipped."""
+    return [name for name in NETWORKS if name not in names()]
 
 
 def engine_files(name: str, flavour: str, precision: str) -> list[Path]:

@@ -47,6 +47,22 @@ def test_listing_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert good["card"] == json.loads(card_path(folder / "good.onnx").read_text())
 
 
+def test_networks_without_weights_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path, name="svdn")
+    write_card(tmp_path / "svdn.onnx")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    missing = [line.split(":")[0] for line in lines if "no weights shipped" in line]
+    assert missing == ["lmfn", "drcnet", "fcn"]
+    assert main(["models", "--json"]) == 0
+    missing = json.loads(capsys.readouterr().out)["no_weights_shipped"]
+    assert missing[0] == {"name": "lmfn", "parameters": zoo.NETWORKS["lmfn"]}
+    assert main(["run", "clip.mp4", "--out", "out.mp4", "--model", "drcnet"]) == 2
+
+
 def test_empty_zoo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,3 +83,9 @@ def test_shipped_models_are_what_their_cards_say() -> None:
             assert isinstance(card, ModelCard)
             assert card.onnx.file == file.name
             assert card.scores
+
+
+def test_a_network_without_weights_says_how_to_get_them(folder: Path) -> None:
+    with pytest.raises(ModelError, match="no weights of 'fcn' are shipped") as caught:
+        zoo.find("fcn")
+    assert "train fcn and export it" in str(caught.value)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edge_restore import zoo
 from train.__main__ import main
 from train.networks import NETWORKS, create
 from train.networks.deform_conv import DeformConv2d
@@ -125,3 +126,10 @@ def test_the_table_to_read(capsys):
 def test_a_size_that_is_none(size, capsys):
     assert main(["networks", "--size", size]) == 2
     assert f"'{size}' is not a size" in capsys.readouterr().err
+
+
+def test_the_runtime_knows_the_networks_and_their_parameters():
+    """`edge-restore models` names them without the training room."""
+    with torch.device("meta"):
+        counted = {name: sum(p.numel() for p in create(name).parameters()) for name in NETWORKS}
+    assert counted == zoo.NETWORKS
