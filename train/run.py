@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
+import signal
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -32,8 +35,30 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@contextlib.contextmanager
+def _until_signal() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or a polite kill came; a second one acts as it does by default."""
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run(args: argparse.Namespace) -> None:
-    """Train, then write NETWORK.safetensors and its card into the run's folder."""
+    """Train, then write NETWORK.safetensors and its card into the run's folder.
+
+    Ctrl-C ends the training after the step that is being made; nothing is lost.
+    """
     recipe = recipes.read(args.recipe)
     network = create(recipe.network, **recipe.arguments)
     init = weights.read_tensors(args.init) if args.init else None
@@ -49,10 +74,11 @@ def run(args: argparse.Namespace) -> None:
         torch.cuda.set_device(device)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        outcome = trainer.train(
-            recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
-            workers=workers, tensorboard=args.tensorboard,
-        )  # fmt: skip
+        with _until_signal() as stopped:
+            outcome = trainer.train(
+                recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
+                workers=workers, tensorboard=args.tensorboard, stopped=stopped,
+            )  # fmt: skip
     finally:
         workers.close()
     if workers.first:

@@ -9,6 +9,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,9 @@ def train(
     recipe: Recipe, pack: Pack, folder: Path, *, device: torch.device,
     max_minutes: float = math.inf, init: dict[str, Tensor] | None = None,
     workers: Workers | None = None, tensorboard: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Outcome:  # fmt: skip
-    """Train until the recipe's last step or the end of the time, whichever comes first.
+    """Train until the recipe's last step, the end of the time, or a stop, whichever comes first.
 
     Args:
         recipe: what to train and how.
@@ -168,6 +170,7 @@ def train(
         init: weights to start from, when there is no checkpoint.
         workers: the processes that train together; this one alone by default.
         tensorboard: write curves and pictures to folder/tensorboard.
+        stopped: asked after every step; True ends the training as the end of the time does.
 
     Raises:
         DataError: the pack or the checkpoint does not fit the recipe.
@@ -284,7 +287,7 @@ def train(
             if o.clip:
                 nn.utils.clip_grad_norm_(parameters, o.clip, foreach=True)
             out_of_time = (time.monotonic() - began) / 60 >= max_minutes
-            value, late = workers.mean([loss.item(), out_of_time], device)
+            value, late = workers.mean([loss.item(), out_of_time or stopped()], device)
             if not math.isfinite(value):
                 batch = folder / f"diverged{workers.rank or ''}.pt"
                 _save(batch, {"step": step, "blurred": blurred, "sharp": sharp})

@@ -1,5 +1,8 @@
 """`python -m train` from pack to weights, and its refusals."""
 
+import os
+import signal
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from edge_restore.errors import CardError, DataError, ModelError
 from edge_restore.metrics import psnr
 from train import weights
 from train.__main__ import main
+from train.patches import PatchSource
 
 TINY = """
 network = "svdn"
@@ -46,6 +50,30 @@ def test_weights_and_card_are_written_and_load_again(run):
     assert card.command.startswith("python -m train tiny.toml --data pack.npz --out ")
     with torch.no_grad():
         assert network(torch.rand(1, 3, 9, 9)).shape == (1, 3, 9, 9)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_leaves_weights_and_goes_on(
+    pack_file, tmp_path, monkeypatch, capsys, number
+):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY.replace("steps = 2", "steps = 5"))
+    take = PatchSource.next
+
+    def stop_in_the_third(source, step):
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return take(source, step)
+
+    monkeypatch.setattr(PatchSource, "next", stop_in_the_third)
+    before = signal.getsignal(number)
+    command = [str(recipe), "--data", str(pack_file), "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert "stopped at step 3; run again to go on" in capsys.readouterr().out
+    assert signal.getsignal(number) is before
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert weights.load(tmp_path / "svdn.safetensors")[1].training["steps"] == 5
 
 
 def test_a_changed_weights_file_does_not_load(run, tmp_path):
