@@ -76,3 +76,22 @@ def test_the_masked_normalisation_is_one_island(random_weights, tmp_path):
     inside = [n for n in onnx.load(str(out)).graph.node if n.name.startswith(scope)]
     assert {"ReduceSum", "Sqrt", "Div"} <= {n.op_type for n in inside}
     assert [n.name for n in inside if n.op_type in arithmetic and n.name not in kept] == []
+
+
+@pytest.mark.parametrize("name", ["drcnet", "fcn"])
+def test_the_pipeline_runs_them(name, random_weights, tmp_path):
+    """A camera form exported here restores a clip whose sides are no multiples of anything."""
+    pytest.importorskip("av")
+    from edge_restore.cli import main as edge_restore
+    from edge_restore.report.latency_report import LatencyReport
+    from tests.edge_restore.clips import facts, write_clip
+
+    _, weights = random_weights(name)
+    model, out, report = (tmp_path / file for file in ("m.onnx", "out.mp4", "report.json"))
+    assert main([name, "--weights", str(weights), "--out", str(model), "--form", "camera"]) == 0
+    clip = write_clip(tmp_path / "clip.mp4", width=70, height=54, gaps=(3000,) * 4)
+    command = ["run", str(clip), "--out", str(out), "--model", str(model), "--report", str(report)]
+    assert edge_restore(command) == 0
+    assert facts(out)["size"] == (70, 54)
+    written = LatencyReport.read(report)
+    assert (written.frames_in, written.frames_out) == (4, 4)
