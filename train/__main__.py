@@ -50,6 +50,23 @@ def _run(args: argparse.Namespace) -> None:
     run.run(args)
 
 
+def _ablation(args: argparse.Namespace) -> None:
+    from train import ablation, trainer
+    from train import pack as packs
+    from train.run import choose_device, until_signal
+
+    table = ablation.read(args.table, str(args.vgg or ""))
+    device = choose_device(args.device)
+    with until_signal() as stopped:
+        results = ablation.run(
+            table, packs.load(args.data), args.out, device=device, max_minutes=args.max_minutes,
+            stopped=stopped,
+        )  # fmt: skip
+    machine = trainer.machine(device)
+    ablation.write(table, results, machine, args.out)
+    print(ablation.markdown(table, results, machine), end="")
+
+
 def _blur(args: argparse.Namespace) -> None:
     from train import pairs, sheet
 
@@ -156,6 +173,20 @@ def parser() -> argparse.ArgumentParser:
         "--tensorboard", action="store_true", help="curves and pictures in OUT/tensorboard"
     )
     p.set_defaults(function=_run)
+
+    p = commands.add_parser(
+        "ablation", help="train every row of a paper's ablation table, with the same budget"
+    )
+    p.add_argument("table", type=Path, help="a file of train/ablations")
+    p.add_argument("--data", type=Path, required=True, help="a training pack")
+    p.add_argument("--out", type=Path, required=True, help="folder of the rows' runs; resumed")
+    p.add_argument(
+        "--max-minutes", type=float, default=float("inf"),
+        help="stop after this time; the same command goes on",
+    )  # fmt: skip
+    p.add_argument("--vgg", type=Path, help="VGG's weights (.safetensors), for rows that need them")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.set_defaults(function=_ablation)
 
     p = commands.add_parser("blur", help="sharp pictures into degraded/sharp pairs, for evaluation")
     p.add_argument("folder", type=Path, help="of sharp pictures; with --sheet one picture")

@@ -287,21 +287,29 @@ def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:
     return recipe
 
 
-def read(path: Path) -> Recipe:
-    """A recipe from a TOML file.
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file as a table.
 
     Raises:
-        RecipeError: missing, not TOML, or wrong keys.
+        RecipeError: missing, or not TOML.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"recipe {path} cannot be read ({error})",
             expected="a TOML file such as those in train/recipes/",
             mend="check its path and its syntax",
         ) from error
-    return parse(table, str(path))
+
+
+def read(path: Path) -> Recipe:
+    """A recipe from a TOML file.
+
+    Raises:
+        RecipeError: missing, not TOML, or wrong keys.
+    """
+    return parse(read_table(path), str(path))
 
 
 def as_table(recipe: Recipe) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from train.recipe import Recipe
 from train.workers import Workers
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" as torch has it; OptionError where there is no GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
@@ -36,7 +37,7 @@ def _device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def _until_signal() -> Iterator[Callable[[], bool]]:
+def until_signal() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or a polite kill came; a second one acts as it does by default."""
     came: list[int] = []
 
@@ -67,14 +68,14 @@ def run(args: argparse.Namespace) -> None:
     pack = packs.load(args.data)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = _device(args.device)
+    device = choose_device(args.device)
     workers = Workers(device.type)
     if device.type == "cuda":
         device = torch.device("cuda", workers.local)
         torch.cuda.set_device(device)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        with _until_signal() as stopped:
+        with until_signal() as stopped:
             outcome = trainer.train(
                 recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
                 workers=workers, tensorboard=args.tensorboard, stopped=stopped,

@@ -1,0 +1,239 @@
+"""A paper's ablation table at our scale: `python -m train ablation TABLE.toml`.
+
+A file of train/ablations has the recipe that all rows share, what each row changes in it, and the
+paper's figures. Every row gets the same number of steps, the same patches and the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge_restore.errors import OptionError, RecipeError
+from edge_restore.files import make_folder, write_text
+from edge_restore.report import cells
+from train import recipe as recipes
+from train import trainer
+from train.networks import create
+from train.pack import Pack
+from train.recipe import Recipe
+
+SCHEMA = "edge_restore.ablation/1"
+
+_KEYS = {"title", "measured", "recipe", "rows"}
+_ROW_KEYS = {"name", "changes", "psnr", "ssim"}
+_NO_VGG = "(no file given)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a paper's table.
+
+    Attributes:
+        name: as the paper has it.
+        recipe: how we train it.
+        parameters: of its network.
+        psnr, ssim: what the paper prints, dB and 1; None where it prints nothing.
+    """
+
+    name: str
+    recipe: Recipe
+    parameters: int
+    psnr: float | None
+    ssim: float | None
+
+    @property
+    def folder(self) -> str:
+        """The name of its run's folder."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A paper's table: its title, what the paper measured on, and the rows."""
+
+    title: str
+    measured: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a row: its outcome, or why there is none at the recipe's last step."""
+
+    row: Row
+    outcome: trainer.Outcome | None
+    missing: str = ""
+
+
+def _changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(table)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        merged[key] = _changed(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
+    """A row of the file; RecipeError, OptionError or KeyError where it cannot be."""
+    table = _changed(shared, entry.get("changes", {}))
+    loss = table.get("loss", {})
+    if isinstance(loss, dict) and (
+        loss.get("perceptual") or loss.get("contrast", "none") != "none"
+    ):
+        table = _changed(table, {"loss": {"vgg_file": vgg_file or _NO_VGG}})
+    recipe = recipes.parse(table, f"row '{entry['name']}'")
+    with torch.device("meta"):
+        network = create(recipe.network, **recipe.arguments)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Row(entry["name"], recipe, parameters, entry.get("psnr"), entry.get("ssim"))
+
+
+def read(path: Path, vgg_file: str = "") -> Ablation:
+    """An ablation from a TOML file.
+
+    Args:
+        path: of the file.
+        vgg_file: weights of VGG for the rows whose loss looks at features; see `LossRecipe`.
+
+    Raises:
+        RecipeError: it cannot be read, or it has mistakes; those of all rows are named.
+    """
+    table = recipes.read_table(path)
+    errors = [f"unknown key '{key}'" for key in sorted(table.keys() - _KEYS)]
+    errors += [f"missing key '{key}'" for key in sorted(_KEYS - table.keys())]
+    rows: list[Row] = []
+    for number, entry in enumerate(table.get("rows", []), 1):
+        errors += [f"unknown key '{k}' in row {number}" for k in sorted(entry.keys() - _ROW_KEYS)]
+        try:
+            rows.append(_row(entry, table.get("recipe", {}), vgg_file))
+        except KeyError:
+            errors.append(f"row {number} has no name")
+        except (RecipeError, OptionError) as error:
+            errors.append(error.found)
+    folders = [row.folder for row in rows]
+    errors += [f"two rows are called '{row.name}'" for row in rows if folders.count(row.folder) > 1]
+    if errors:
+        raise RecipeError(
+            f"ablation {path} has {len(errors)} mistake(s):\n    " + "\n    ".join(errors),
+            expected="a title, what was measured, a recipe and rows, as in train/ablations/",
+            mend="correct what is named above",
+        )
+    return Ablation(table["title"], table["measured"], tuple(rows))
+
+
+def run(
+    ablation: Ablation, pack: Pack, folder: Path, *, device: torch.device,
+    max_minutes: float = math.inf, stopped: Callable[[], bool] = lambda: False,
+) -> list[Result]:  # fmt: skip
+    """Train every row that is not trained yet, each in a folder of its own, while the time lasts.
+
+    Args:
+        ablation: the rows.
+        pack: to train and to validate on.
+        folder: of all runs.
+        device: to train on.
+        max_minutes: of this call.
+        stopped: asked after every step; True ends the call as the end of the time does.
+
+    Raises:
+        DataError: the pack does not fit, or a folder has a run of another recipe.
+        TrainingDiverged: a row's loss stopped being finite.
+    """
+    began = time.monotonic()
+    results = []
+    for row in ablation.rows:
+        left = max_minutes - (time.monotonic() - began) / 60
+        if row.recipe.loss.vgg_file == _NO_VGG:
+            results.append(Result(row, None, "needs --vgg"))
+            continue
+        if (left <= 0 or stopped()) and not (folder / row.folder / trainer.CHECKPOINT).exists():
+            results.append(Result(row, None, "not trained yet"))
+            continue
+        print(f"{row.name}:", flush=True)
+        outcome = trainer.train(
+            row.recipe, pack, make_folder(folder / row.folder), device=device, max_minutes=left,
+            stopped=stopped,
+        )  # fmt: skip
+        missing = "" if outcome.finished else f"stopped at step {outcome.steps}"
+        results.append(Result(row, outcome, missing))
+    return results
+
+
+def document(ablation: Ablation, results: list[Result], machine: str) -> dict[str, Any]:
+    """The table for JSON: PSNR in dB, times in minutes."""
+    return {
+        "schema": SCHEMA,
+        "title": ablation.title,
+        "published_on": ablation.measured,
+        "machine": machine,
+        "torch": torch.__version__,
+        "rows": [
+            {
+                "name": result.row.name,
+                "parameters": result.row.parameters,
+                "published": {"psnr": result.row.psnr, "ssim": result.row.ssim},
+                "recipe": _shown(result.row.recipe),
+                "missing": result.missing or None,
+                **_measured(result.outcome),
+            }
+            for result in results
+        ],
+    }
+
+
+def _shown(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's table without the folder of this machine that VGG's weights lie in."""
+    table = recipes.as_table(recipe)
+    table["loss"]["vgg_file"] = Path(recipe.loss.vgg_file).name
+    return table
+
+
+def _measured(outcome: trainer.Outcome | None) -> dict[str, Any]:
+    if outcome is None:
+        return {"score": None, "steps": 0, "minutes": 0.0}
+    return {"score": asdict(outcome.score), "steps": outcome.steps, "minutes": outcome.minutes}
+
+
+def markdown(ablation: Ablation, results: list[Result], machine: str) -> str:
+    """The table to read, in Markdown, the paper's figures beside ours."""
+    recipe = ablation.rows[0].recipe
+    side, batch = recipe.data.crop(0)
+    lines = [
+        f"**{ablation.title}.** Published: on {ablation.measured}. Here: "
+        f"{recipe.optimiser.steps} steps of {batch} patches of {side}x{side} each, one seed, "
+        f"{machine}; PSNR gain over the input and SSIM on {recipe.validation.patches} patches.",
+        "",
+        "| row | parameters | published PSNR | published SSIM | gain | SSIM | minutes |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        row, outcome = result.row, result.outcome
+        measured = [result.missing, "", ""]
+        if outcome is not None and not result.missing:
+            score = outcome.score
+            measured = [
+                f"{cells.gain(score.psnr - score.psnr_input)} dB",
+                cells.similarity(score.ssim),
+                f"{outcome.minutes:.1f}",
+            ]
+        published = [cells.decibels(row.psnr), cells.similarity(row.ssim)]
+        line = [row.name, f"{row.parameters / 1e6:.2f} M", *published, *measured]
+        lines.append(f"| {' | '.join(line)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(ablation: Ablation, results: list[Result], machine: str, folder: Path) -> None:
+    """`ablation.json` and `ablation.md` in `folder`."""
+    shown = json.dumps(document(ablation, results, machine), indent=2) + "\n"
+    write_text(make_folder(folder) / "ablation.json", shown)
+    write_text(folder / "ablation.md", markdown(ablation, results, machine))
