@@ -35,21 +35,30 @@ def test_forth_and_back_are_the_same():
     torch.testing.assert_close(forth, back)
 
 
-def test_guide_first_learns_to_read_then_reaches_the_backbone():
+@pytest.mark.parametrize(
+    ("name", "arguments", "size", "first"),
+    [
+        ("svdn", {"width": 8}, 8, "stem.0.weight"),
+        ("lmfn", {"width": 8, "block_width": 8}, 16, "encoder.first.0.weight"),
+    ],
+)
+def test_guide_first_learns_to_read_then_reaches_the_backbone(name, arguments, size, first):
     torch.manual_seed(0)
-    network = create("svdn", width=8)
+    network = create(name, **arguments)
+    parameter = network.get_parameter(first)
+    motion = flows(0.0, 8.0).repeat(1, 1, 1, size // 4, size // 4)
     names = set(network.state_dict())
     guide = MotionGuide(network)
     assert set(network.state_dict()) == names
-    network(torch.rand(1, 3, 8, 8))
-    guide.loss(flows(0.0, 8.0).repeat(1, 1, 1, 2, 2)).backward()
-    assert not network.stem[0].weight.grad.any()
+    network(torch.rand(1, 3, size, size))
+    guide.loss(motion).backward()
+    assert not parameter.grad.any()
     assert guide.head.weight.grad.any()
     with torch.no_grad():
         guide.head.weight -= guide.head.weight.grad
-    network(torch.rand(1, 3, 8, 8))
-    guide.loss(flows(0.0, 8.0).repeat(1, 1, 1, 2, 2)).backward()
-    assert network.stem[0].weight.grad.any()
+    network(torch.rand(1, 3, size, size))
+    guide.loss(motion).backward()
+    assert parameter.grad.any()
 
 
 def test_sampling_points_are_laid_along_the_motion():

@@ -294,6 +294,7 @@ class LMFN(nn.Module):
         super().__init__()
         inner = block_width or (RFDB_WIDTH if distillation_block else PLAIN_WIDTH)
         self.encoder = (MSHF if mshf else PlainEncoder)(width)
+        self.blur_channels = width
         self.enter = _conv(width, inner)
         block = RFDB if distillation_block else PlainResidualBlock
         self.blocks = nn.ModuleList(block(inner) for _ in range(blocks))
@@ -320,10 +321,19 @@ class LMFN(nn.Module):
                 elif name.endswith(("body.2", "join", "upsample.0")) or ".refine." in name:
                     module.weight.mul_(0.3)
 
+    @property
+    def neck(self) -> nn.Module:
+        """What takes the features that motion guidance reads the motion from."""
+        return self.enter
+
+    def features(self, image: Tensor) -> tuple[Tensor]:
+        """(N, 3, H, W), multiples of 16 -> the encoder's features, (N, width, H/4, W/4)."""
+        return (self.encoder(image),)
+
     def forward(self, image: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, H, W), any H and W -> restored RGB of the same shape, unclamped."""
         padded = pad_to_multiple(image, self.multiple)
-        fused = self.encoder(padded)
+        (fused,) = self.features(padded)
         x = self.enter(fused)
         features = []
         for block in self.blocks:
