@@ -110,7 +110,9 @@ def _write(
     tensors = {k: v.detach().cpu().contiguous() for k, v in outcome.weights.items()}
     with atomic_path(out) as temporary:
         save_file(tensors, str(temporary), metadata={"network": recipe.network})
-    score = Score(set="validation, synthetic blur", **dataclasses.asdict(outcome.score))
+    degraded = {"deblur": "blur", "denoise": "noise", "derain": "rain"}[recipe.task]
+    shown = "real pairs" if pack.validation_pairs else f"synthetic {degraded}"
+    score = Score(set=f"validation, {shown}", **dataclasses.asdict(outcome.score))
     card = WeightsCard(
         network=recipe.network,
         arguments=recipe.arguments,

@@ -45,7 +45,7 @@ def test_weights_and_card_are_written_and_load_again(run):
     assert card.arguments == {"width": 8}
     assert card.training["steps"] == 2
     assert card.data["files"] == ["photo0.png", "photo1.png"]
-    assert card.scores[0].images == 2
+    assert (card.scores[0].set, card.scores[0].images) == ("validation, synthetic blur", 2)
     assert card.parameters == sum(p.numel() for p in network.parameters())
     assert card.command.startswith("python -m train tiny.toml --data pack.npz --out ")
     with torch.no_grad():
@@ -166,6 +166,7 @@ def test_a_training_on_real_pairs(photos, tmp_path):
     assert main([str(tmp_path / "tiny.toml"), "--data", str(pack), "--out", str(out)]) == 0
     _, card = weights.load(out / "svdn.safetensors")
     assert card.data["files"] == ["photo0", "photo1"]
+    assert card.scores[0].set == "validation, real pairs"
 
 
 RUN = ["run", "{run}/tiny.toml", "--out", "{tmp}/o"]
