@@ -67,6 +67,19 @@ def test_training_mends_what_was_put_wrong(recipe, pack, tmp_path):
     assert after.score.psnr > before.score.psnr + 4
 
 
+def test_the_kept_weights_are_a_moving_average(recipe, pack, tmp_path):
+    """One step: the average keeps 2/11 of where it began, as far as `ema` allows."""
+    begun, whole, young, slow = (
+        trainer.train(
+            recipe(steps=1, warmup=0, ema=ema), pack, tmp_path / str(i), device=CPU, max_minutes=end
+        ).weights["tail.weight"]
+        for i, (ema, end) in enumerate(((0.0, 0), (0.0, 9), (0.999, 9), (0.1, 9)))
+    )
+    assert not torch.equal(begun, whole)
+    torch.testing.assert_close(young, begun + (1 - 2 / 11) * (whole - begun))
+    torch.testing.assert_close(slow, begun + (1 - 0.1) * (whole - begun))
+
+
 def test_no_time_left_still_leaves_a_checkpoint_and_a_score(recipe, pack, tmp_path):
     outcome = trainer.train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
     assert (outcome.steps, outcome.finished) == (0, False)

@@ -12,6 +12,7 @@ from tests.train.test_vgg import tensors
 from train.contrast import LAMBDAS, LAYER_WEIGHTS
 from train.losses import TrainingLoss, TrustRatio, perceptual
 from train.networks import create
+from train.position import flows_of_layer, position
 from train.recipe import LossRecipe
 from train.vgg import VGG, first_of_blocks
 
@@ -69,9 +70,9 @@ def test_trust_by_hand():
     losses = torch.tensor([4.0, 1.0], dtype=torch.float64)
     assert trust.ratios().tolist() == [0.5, 0.5]
     assert trust(losses).item() == 2.5
-    with torch.no_grad():  # sigmoids of 0.75 and 0.25
-        trust.logits.copy_(torch.tensor([math.log(3), -math.log(3)]))
-    assert trust(losses).item() == pytest.approx(0.75 * 4 + 0.25 * 1)
+    with torch.no_grad():  # sigmoids of 0.75 and 0.5, of their sum 0.6 and 0.4
+        trust.logits.copy_(torch.tensor([math.log(3), 0.0]))
+    assert trust(losses).item() == pytest.approx(0.6 * 4 + 0.4 * 1)
 
 
 def test_trust_gradient():
@@ -138,6 +139,9 @@ def test_the_loss_is_the_sum_of_its_terms_and_reaches_the_network(vgg_file):
     loss = TrainingLoss(network, recipe)
     parts = loss.terms(network(BLURRED), BLURRED, SHARP, FLOWS)
     assert set(parts) == {"pixel", "perceptual", "position"}
+    offsets = network.neck.ow1(network.features(BLURRED)[0])[:, :50]
+    expected = 1e-4 * position(offsets, flows_of_layer(FLOWS, *offsets.shape[-2:]), 0.5)
+    torch.testing.assert_close(parts["position"], expected)
     whole = loss(network(BLURRED), BLURRED, SHARP, FLOWS)
     assert whole.item() == pytest.approx(sum(v.item() for v in parts.values()), rel=1e-5)
     whole.backward()
