@@ -51,17 +51,22 @@ def test_realblur_counts_the_valid_region_only(monkeypatch: pytest.MonkeyPatch) 
     sharp = scene()
     identity, _ = protocols._warped(sharp, np.eye(3, dtype=np.float32))
     assert np.array_equal(identity, sharp)
-    move = np.array([[1, 0, 5], [0, 1, 0], [0, 0, 1]], np.float32)
+    move = np.array([[1, 0, 12], [0, 1, 0], [0, 0, 1]], np.float32)
     moved, mask = protocols._warped(sharp, move)
-    assert mask[:, :-5].all() and not mask[:, -5:].any()
-    assert np.array_equal(moved[:, :-5], sharp[:, 5:])
-    # three levels off where the two overlap; counting the zeros beside it would gain 0.25 dB
-    picture = np.roll(sharp, 5, axis=1) + 3
+    assert mask[:, :-12].all() and not mask[:, -12:].any()
+    assert np.array_equal(moved[:, :-12], sharp[:, 12:])
+    # three levels off where the two overlap; counting the zeros beside it would gain 0.6 dB
+    picture = np.roll(sharp, 12, axis=1) + 3
     with monkeypatch.context() as patch:
         patch.setattr(protocols, "_homography", lambda x, z: (move, True))
         patch.setattr(protocols, "_brightness", lambda x, z: 1.0)
         score = protocols.realblur(picture, [sharp])
     assert score.psnr == pytest.approx(20 * np.log10(255 / 3), abs=1e-3)
+    # SSIM likewise: of the windows centred in the overlap, those that reach beyond it included
+    x, z = sharp / np.float32(255), np.roll(picture, -12, axis=1) / np.float32(255)
+    x[:, -12:], z[:, -12:] = 0, 0
+    assert score.ssim == pytest.approx(ssim(z, x, 1.0, mask), abs=1e-6)
+    assert score.ssim != pytest.approx(ssim(z, x, 1.0), abs=1e-6)
     # found by ECC: the picture lies 5 columns to the right of the truth, and is perfect beside them
     large = scene(72, 93)
     score = protocols.realblur(large[:, :88], [large[:, 5:]])
@@ -98,6 +103,20 @@ def test_koehler_takes_the_best_frame_after_its_best_shift() -> None:
     # whole pixels only: half a pixel and a turn are for RealBlur
     halfway = (large[9:81, 11:99].astype(int) + large[9:81, 12:100] + 1) // 2
     assert protocols.koehler(halfway.astype(np.uint8), [restored]).psnr < score.psnr
+
+
+def test_koehler_takes_the_best_of_either_measure() -> None:
+    """Noise costs SSIM, a slow gradient PSNR: the best frame is another for each."""
+    restored = scene().astype(float)
+    noise = np.random.default_rng(0).normal(0, 3, restored.shape)
+    gradient = np.linspace(-12, 12, restored.shape[1])[None, :, None]
+    noisy, tilted = (
+        np.clip(restored + change, 0, 255).round().astype(np.uint8) for change in (noise, gradient)
+    )
+    alone = [protocols.koehler(scene(), [frame]) for frame in (noisy, tilted)]
+    assert alone[0].psnr > alone[1].psnr + 1 and alone[0].ssim < alone[1].ssim
+    both = protocols.koehler(scene(), [noisy, tilted])
+    assert (both.psnr, both.ssim) == (alone[0].psnr, alone[1].ssim)
 
 
 def test_shifts_go_both_ways() -> None:

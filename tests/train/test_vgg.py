@@ -45,7 +45,7 @@ def test_features_by_hand(path):
     made = tensors(FIRST) | {"features.0.weight": weight, "features.0.bias": bias}
     save_file(made, path)
     image = torch.rand(1, 3, 4, 6)
-    features = VGG("vgg16", {0, 1, 4}, path)(image)
+    features = VGG("vgg16", {0, 1, 3, 4}, path)(image)
     red = (image[:, 0] - MEAN[0]) / DEVIATION[0]
     torch.testing.assert_close(features[0][:, 0], red)
     torch.testing.assert_close(features[0][:, 1], 0.25 - red)
@@ -53,8 +53,11 @@ def test_features_by_hand(path):
     assert [tuple(f.shape) for f in features.values()] == [
         (1, 64, 4, 6),
         (1, 64, 4, 6),
+        (1, 64, 4, 6),
         (1, 64, 2, 3),
     ]
+    cells = features[3].reshape(1, 64, 2, 2, 3, 2)
+    assert torch.equal(features[4], cells.amax((3, 5)))
 
 
 def test_gradient_reaches_the_picture_and_nothing_else(path):

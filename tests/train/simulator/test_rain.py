@@ -1,5 +1,7 @@
 """Rain: streaks along one direction, lighter than what they hide, more of them when it is heavy."""
 
+import math
+
 import pytest
 import torch
 
@@ -21,6 +23,25 @@ def test_heavier_rain_covers_more_and_light_only_grows_on_a_dark_scene():
         covered.append((wet - scene).mean().item())
     assert covered == sorted(covered)
     assert covered[0] > 0
+
+
+def test_as_many_streaks_as_the_model_says():
+    """Thin rain: what it adds is number * area * strength * opacity * (sky - scene)."""
+    model = RainModel(streaks=5.0, longest=12.0, opacity=0.6, mist=0.0)
+    wet, scene = falling(model, count=96)
+    expected = 0.0
+    for shorter, fainter, width in ((1.0, 1.0, 0.7), (0.5, 0.7, 0.525)):
+        area = (2 / 3) * 12 * shorter * math.sqrt(2 * math.pi) * width + 2 * math.pi * width**2
+        # Each figure is drawn from a third of it up; strengths are 0.3 to 1, the sky 0.6 to 1.
+        expected += (2 / 3) * 5e-4 * area * 0.65 * (2 / 3) * 0.6 * fainter * (0.8 - 0.1)
+    assert (wet - scene).mean().item() == pytest.approx(expected, rel=0.15)
+
+
+def test_mist_lies_evenly():
+    wet, scene = falling(RainModel(streaks=0.0, mist=0.2), count=16)
+    added = (wet - scene).amax((1, 2, 3))
+    assert torch.allclose(added, (wet - scene).amin((1, 2, 3)), atol=1e-6)
+    assert 0 < added.min() < added.max() <= 0.2 * 0.9
 
 
 def test_a_drop_hides_what_is_brighter_than_the_sky():
