@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_restore.errors import RecipeError
+from train import weights
 from train.contrast import LAMBDAS, LAYER_WEIGHTS, contrast, mixture, others_of_batch
 from train.networks import stages
 from train.position import PositionLoss
@@ -109,19 +110,26 @@ def _count_stages(network: nn.Module) -> int:
     return len(stages(output))
 
 
+def _teacher(path: Path) -> nn.Module:
+    """The network of a weights file, as it stands."""
+    network, _ = weights.load(path)
+    return network.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+
+
 class TrainingLoss(nn.Module):
     """All that a recipe's [loss] asks of the restored picture.
 
     A network that returns its stages' pictures has the pixel loss on each of them: their mean, or
     shared out by `TrustRatio`, whose ratios are this module's only parameters. The other terms
-    look at the last picture alone, which is the restored one.
+    look at the last picture alone, which is the restored one. Distillation compares it, by the
+    pixel loss, with what a larger, trained network makes of the same blurred picture.
 
     Args:
         network: that is trained. Some terms hook into it, so copy it for an average before.
         recipe: which terms, and their weights.
 
     Raises:
-        DataError, ModelError: the recipe's VGG weights cannot be used.
+        DataError, CardError, ModelError: the VGG's or the teacher's weights cannot be used.
         RecipeError: the network has not what the recipe wants to train.
     """
 
@@ -133,6 +141,8 @@ class TrainingLoss(nn.Module):
         self.contrast_layers = first_of_blocks(recipe.vgg) if recipe.contrast != "none" else ()
         layers = {*self.contrast_layers, *([recipe.perceptual_layer] if recipe.perceptual else [])}
         self.vgg = VGG(recipe.vgg, layers, Path(recipe.vgg_file)) if layers else None
+        # In a list: the teacher is neither trained here nor kept in this module's state.
+        self._teacher = [_teacher(Path(recipe.teacher_file))] if recipe.distillation else []
 
     def _trust(self, network: nn.Module) -> TrustRatio:
         count = _count_stages(network)
@@ -162,6 +172,12 @@ class TrainingLoss(nn.Module):
             terms |= self._feature_terms(self.vgg, pictures[-1], blurred, sharp)
         if self.position:
             terms["position"] = self.recipe.position * self.position(flows)
+        for teacher in self._teacher:
+            with torch.no_grad():
+                taught = teacher.to(blurred.device)(blurred).float()
+            terms["distillation"] = self.recipe.distillation * pixel_loss(
+                pictures[-1], taught, self.recipe
+            )
         return terms
 
     def _feature_terms(

@@ -106,6 +106,9 @@ class LossRecipe:
     every point of an undeformed 5x5 kernel alone where nothing moves.
 
     `trust_ratio`: the stages of the network share out the pixel loss by trainable ratios (FCN).
+
+    `distillation`: weight of the pixel loss towards what a trained network makes of the blurred
+    picture, 0 for none; `teacher_file`: that network's weights, with their card.
     """
 
     kind: str = "l2"
@@ -121,6 +124,8 @@ class LossRecipe:
     position: float = 0.0
     margin: float = 2.83
     trust_ratio: bool = False
+    distillation: float = 0.0
+    teacher_file: str = ""
 
     def looks_at_features(self) -> bool:
         """Whether any term needs VGG."""
@@ -132,6 +137,8 @@ class LossRecipe:
         found, last = [], LAYERS[self.vgg] - 2
         if self.looks_at_features() and not self.vgg_file:
             found.append("missing key 'loss.vgg_file', which 'perceptual' and 'contrast' need")
+        if self.distillation and not self.teacher_file:
+            found.append("missing key 'loss.teacher_file', which 'distillation' needs")
         if not 0 <= self.perceptual_layer <= last:
             found.append(
                 f"'loss.perceptual_layer' is {self.perceptual_layer}, "

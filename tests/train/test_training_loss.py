@@ -7,13 +7,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from edge_restore.cards import FileDigest, WeightsCard, card_path
 from edge_restore.errors import DataError, RecipeError
+from edge_restore.files import sha256
 from tests.train.test_vgg import tensors
 from train.contrast import LAMBDAS, LAYER_WEIGHTS
 from train.losses import TrainingLoss, TrustRatio, perceptual
 from train.networks import create
 from train.position import flows_of_layer, position
-from train.recipe import LossRecipe
+from train.recipe import LossRecipe, parse
 from train.vgg import VGG, first_of_blocks
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -128,6 +130,40 @@ def test_contrast_term_is_equation_13_over_the_blocks(vgg_file, source):
         away = sum((ours[layer] - other[layer]).abs().mean() for other in others) / len(others)
         expected += 0.04 * weight * near / away
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """Weights of a network that makes everything 0.2 brighter, with their card."""
+    torch.manual_seed(1)
+    network = create("svdn", width=8)
+    torch.nn.init.constant_(network.tail.bias, 0.2)
+    path = tmp_path / "svdn.safetensors"
+    save_file(network.state_dict(), path)
+    WeightsCard(
+        network="svdn", arguments={"width": 8}, multiple=2, recipe={}, licence="none", command="a test",
+        parameters=sum(p.numel() for p in network.parameters()), scores=(),
+        weights=FileDigest(path.name, sha256(path), path.stat().st_size),
+        data={"pack_sha256": "0" * 64, "files": []},
+        training={"steps": 0, "minutes": 0.0, "machine": "a test", "torch": "2"},
+    ).write(card_path(path))  # fmt: skip
+    return path
+
+
+def test_a_teacher_is_followed_and_stays_as_it_is(teacher):
+    recipe = LossRecipe(kind="l1", distillation=0.5, teacher_file=str(teacher))
+    loss = TrainingLoss(TwoStages(), recipe)
+    assert not list(loss.parameters()) and not loss.state_dict()
+    output = RESTORED.clone().requires_grad_()
+    found = loss.terms((BLURRED, output), BLURRED, SHARP, FLOWS)["distillation"]
+    expected = 0.5 * (RESTORED - (BLURRED + 0.2)).abs().mean()
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert output.grad.any()
+    with pytest.raises(DataError, match="no weights at"):
+        TrainingLoss(TwoStages(), LossRecipe(distillation=1.0, teacher_file="nothing.safetensors"))
+    with pytest.raises(RecipeError, match=r"missing key 'loss.teacher_file'"):
+        parse({"network": "svdn", "optimiser": {"steps": 1}, "loss": {"distillation": 1.0}})
 
 
 def test_the_loss_is_the_sum_of_its_terms_and_reaches_the_network(vgg_file):
