@@ -141,8 +141,8 @@ def teacher(tmp_path):
     path = tmp_path / "svdn.safetensors"
     save_file(network.state_dict(), path)
     WeightsCard(
-        network="svdn", arguments={"width": 8}, multiple=2, recipe={}, licence="none", command="a test",
-        parameters=sum(p.numel() for p in network.parameters()), scores=(),
+        network="svdn", arguments={"width": 8}, multiple=2, recipe={}, licence="none",
+        command="a test", parameters=sum(p.numel() for p in network.parameters()), scores=(),
         weights=FileDigest(path.name, sha256(path), path.stat().st_size),
         data={"pack_sha256": "0" * 64, "files": []},
         training={"steps": 0, "minutes": 0.0, "machine": "a test", "torch": "2"},
