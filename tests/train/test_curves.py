@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import train
+from edge_restore import cards
 from edge_restore.images import read_image
 from edge_restore.report import drawing
 from train import curves
@@ -39,8 +40,12 @@ def test_a_log_is_read(tmp_path):
 
 
 def test_the_released_runs_log_is_read():
-    log = curves.read(Path(train.__file__).parent / "released" / "svdn.training.txt")
-    assert len(log.steps) > 10 and log.steps == sorted(set(log.steps))
+    file = Path(train.__file__).parent / "released" / "svdn.training.txt"
+    log = curves.read(file)
+    lines = [line.split() for line in file.read_text().splitlines()]
+    assert log.steps == sorted({int(line[1]) for line in lines if line[0] == "step"})
+    card = cards.verify(file.with_name("svdn.card.json"))
+    assert log.steps[-1] == card.training["steps"]
     assert max(log.psnr) > log.psnr_input
     assert sum(map(math.isnan, log.loss)) == 1
 
