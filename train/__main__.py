@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def _ablation(args: argparse.Namespace) -> None:
     machine = trainer.machine(device)
     ablation.write(table, results, machine, args.out)
     print(ablation.markdown(table, results, machine), end="")
+
+
+def _average(args: argparse.Namespace) -> None:
+    from train.average import average
+
+    command = f"python -m train {shlex.join(args.command_line)}"
+    score = average(args.first, args.second, args.share, args.data, args.out, command)
+    print(
+        f"{args.out}: PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
+        f"SSIM {score.ssim:.4f}, {score.set}"
+    )
 
 
 def _blur(args: argparse.Namespace) -> None:
@@ -187,6 +199,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--vgg", type=Path, help="VGG's weights (.safetensors), for rows that need them")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.set_defaults(function=_ablation)
+
+    p = commands.add_parser("average", help="average the weights of two runs of one network")
+    p.add_argument("first", type=Path)
+    p.add_argument("second", type=Path, help="the one that was trained from the first, or a sister")
+    p.add_argument(
+        "--share", type=float, default=0.5, help="of the second, 0 to 1 (default: %(default)s)"
+    )
+    p.add_argument("--data", type=Path, required=True, help="the training pack, to score it")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+    p.set_defaults(function=_average)
 
     p = commands.add_parser("blur", help="sharp pictures into degraded/sharp pairs, for evaluation")
     p.add_argument("folder", type=Path, help="of sharp pictures; with --sheet one picture")

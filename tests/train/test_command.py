@@ -76,6 +76,28 @@ def test_a_stopped_training_leaves_weights_and_goes_on(
     assert weights.load(tmp_path / "svdn.safetensors")[1].training["steps"] == 5
 
 
+def test_the_average_of_two_runs(run, pack_file, tmp_path, capsys):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    other = tmp_path / "svdn.safetensors"
+    onward = [str(tmp_path / "tiny.toml"), "--data", str(pack_file), "--out", str(tmp_path)]
+    assert main([*onward, "--init", str(run / "svdn.safetensors")]) == 0
+    out = tmp_path / "mixed.safetensors"
+    command = ["average", str(run / "svdn.safetensors"), str(other), "--share", "0.25", "--data",
+               str(pack_file), "--out", str(out)]  # fmt: skip
+    assert main(command) == 0
+    assert "validation, synthetic blur" in capsys.readouterr().out
+    mixed, card = weights.load(out)
+    first, second = (weights.load(path)[0] for path in (run / "svdn.safetensors", other))
+    expected = 0.75 * first.tail.weight + 0.25 * second.tail.weight
+    assert not torch.equal(first.tail.weight, second.tail.weight)
+    torch.testing.assert_close(mixed.tail.weight, expected)
+    assert [part["share"] for part in card.training["average_of"]] == [0.75, 0.25]
+    assert card.command.startswith("python -m train average ")
+    command[command.index("0.25")] = "1.5"
+    assert main(command) == 2
+    assert "a share of 1.5" in capsys.readouterr().err
+
+
 def test_a_changed_weights_file_does_not_load(run, tmp_path):
     for name in ("svdn.safetensors", "svdn.card.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())

@@ -1,0 +1,81 @@
+"""The average of two runs' weights, which has a part of what either learned.
+
+Where one run went on from the other, the networks on the straight line between their weights are as
+good as their ends or better, and each end's strength fades slowly along it (Wortsman et al.,
+"Robust fine-tuning of zero-shot models", CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edge_restore.cards import FileDigest, Score, card_path
+from edge_restore.errors import ModelError, OptionError
+from edge_restore.files import atomic_path, check_writable, sha256
+from train import pack as packs
+from train import recipe as recipes
+from train import trainer, weights
+from train.patches import validation_set
+
+
+def average(first: Path, second: Path, share: float, data: Path, out: Path, command: str) -> Score:
+    """Write (1 - share) * first + share * second as `out`, with a card, and score it.
+
+    Args:
+        first, second: weights files of one network, cards beside them.
+        share: of the second, 0 to 1.
+        data: the pack whose validation pictures score it, by the second's recipe.
+        out: the .safetensors file to write.
+        command: for the card.
+
+    Raises:
+        OptionError: the share is none.
+        ModelError: the two are not of one network.
+        DataError, CardError: a file or a card cannot be used.
+    """
+    if not 0 <= share <= 1:
+        raise OptionError(
+            f"a share of {share}", expected="0 to 1, of the second weights", mend="such as 0.5"
+        )
+    check_writable(out, ModelError)
+    (network, card), (other, theirs) = weights.load(first), weights.load(second)
+    kind = (card.network, card.arguments)
+    if kind != (theirs.network, theirs.arguments):
+        raise ModelError(
+            f"'{first}' is {card.network} {card.arguments}, "
+            f"'{second}' {theirs.network} {theirs.arguments}",
+            expected="two weights of the same network",
+            mend="name weights of which one was trained from the other",
+        )
+    ends = network.state_dict(), other.state_dict()
+    mixed: dict[str, Tensor] = {
+        key: torch.lerp(value, ends[1][key], share) for key, value in ends[0].items()
+    }
+    network.load_state_dict(mixed)
+    recipe = recipes.parse(theirs.recipe, f"the recipe in '{card_path(second)}'")
+    pack = packs.load(data)
+    found = trainer.evaluate(network, validation_set(pack, recipe), torch.device("cpu"))
+    score = Score(set=theirs.scores[0].set, **asdict(found))
+    from safetensors.torch import save_file
+
+    with atomic_path(out) as temporary:
+        save_file(
+            {k: v.contiguous() for k, v in mixed.items()}, str(temporary),
+            metadata={"network": card.network},
+        )  # fmt: skip
+    parts = [
+        {"sha256": part.weights.sha256, "share": part_share, "steps": part.training["steps"]}
+        for part, part_share in ((card, 1 - share), (theirs, share))
+    ]
+    replace(
+        theirs,
+        weights=FileDigest(out.name, sha256(out), out.stat().st_size),
+        training={**theirs.training, "average_of": parts},
+        scores=(score,),
+        command=command,
+    ).write(card_path(out))
+    return score
