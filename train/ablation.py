@@ -86,12 +86,10 @@ def _changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
     """A row of the file; RecipeError, OptionError or KeyError where it cannot be."""
     table = _changed(shared, entry.get("changes", {}))
-    loss = table.get("loss", {})
-    if isinstance(loss, dict) and (
-        loss.get("perceptual") or loss.get("contrast", "none") != "none"
-    ):
-        table = _changed(table, {"loss": {"vgg_file": vgg_file or _NO_VGG}})
-    recipe = recipes.parse(table, f"row '{entry['name']}'")
+    origin = f"row '{entry['name']}'"
+    recipe = recipes.parse(_changed(table, {"loss": {"vgg_file": vgg_file or _NO_VGG}}), origin)
+    if not recipe.loss.looks_at_features():
+        recipe = recipes.parse(table, origin)
     with torch.device("meta"):
         network = create(recipe.network, **recipe.arguments)
     parameters = sum(p.numel() for p in network.parameters())

@@ -24,7 +24,7 @@ from train.workers import Workers
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as torch has it; OptionError where there is no GPU."""
+    """The device that `--device` names; OptionError for another, or "cuda" without a GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):

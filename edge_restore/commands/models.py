@@ -23,20 +23,17 @@ def models(options: argparse.Namespace) -> int:
     too: they can be trained, exported and run.
     """
     from edge_restore import zoo
-    from edge_restore.report import cells
 
     entries = [_entry(name, file) for name in zoo.names() for file in zoo.find(name)]
+    missing = [{"name": name, "parameters": zoo.NETWORKS[name]} for name in zoo.without_weights()]
     if options.json:
-        missing = [
-            {"name": name, "parameters": zoo.NETWORKS[name]} for name in zoo.without_weights()
-        ]
         document = {"models": entries, "no_weights_shipped": missing}
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         print(_listing(entries))
-        for name in zoo.without_weights():
-            parameters = cells.count(zoo.NETWORKS[name])
-            print(f"{name}: no weights shipped ({parameters} parameters; docs/train_your_own.md)")
+        for each in missing:
+            size = f"{each['parameters']:,} parameters"
+            print(f"{each['name']}: no weights shipped ({size}; docs/train_your_own.md)")
     return 0
 
 

@@ -45,19 +45,16 @@ def find(name: str | Path) -> list[Path]:
     if str(name) in names():
         return [file for file in files if file.is_file()]
     path = Path(name)
-    if str(name) in NETWORKS:
-        raise ModelError(
-            f"no weights of '{name}' are shipped",
-            expected=f"one of {', '.join(names()) or '(the zoo is empty)'}, or the path "
-            "of an .onnx file with a card beside it",
-            mend=f"train {name} and export it (docs/train_your_own.md)",
-        )
     if path.suffix.lower() != ".onnx":
+        found, mend = f"there is no model '{name}'", "list the models with `edge-restore models`"
+        if str(name) in NETWORKS:
+            found = f"no weights of '{name}' are shipped"
+            mend = f"train {name} and export it (docs/train_your_own.md)"
         raise ModelError(
-            f"there is no model '{name}'",
+            found,
             expected=f"one of {', '.join(names()) or '(the zoo is empty)'}, or the path "
             "of an .onnx file with a card beside it",
-            mend="list the models with `edge-restore models`",
+            mend=mend,
         )
     if not path.is_file():
         raise ModelError(
