@@ -7,20 +7,23 @@ its hash. `verify` compares the two before anybody loads the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_restore.errors import CardError
 from edge_restore.files import sha256, write_text
 from edge_restore.json_fields import JsonFields, is_integer
+from edge_restore.quantisation import Gate, Quantisation, read_gate, read_quantisation
 
 WEIGHTS_SCHEMA = "edge_restore.weights_card/1"
 MODEL_SCHEMA = "edge_restore.model_card/1"
 FORMS = ("camera", "float")
 DEFORMABLE = ("DeformConv", "GridSample", "plugin", "none")
 PRECISIONS = ("fp32", "fp16", "int8")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ class ModelCard:
     [0, 1]. Height and width of the graph's input must be multiples of `multiple`. `deformable`
     says how the graph writes deformable convolutions: the standard node, GridSample, or the node
     of our TensorRT plugin. `precision` is what its convolutions compute in; a card without it is
-    of an FP32 graph. `fp32_islands` are the nodes of an FP16 graph that stay in FP32.
+    of an FP32 graph. `fp32_islands` are the nodes of an FP16 graph that stay in FP32. An INT8 card
+    has `quantisation`, and `gate` once the graph was compared with the FP32 one.
     """
 
     name: str
@@ -165,6 +169,8 @@ class ModelCard:
     command: str
     precision: str = "fp32"
     fp32_islands: tuple[str, ...] = ()
+    quantisation: Quantisation | None = None
+    gate: Gate | None = None
     schema: str = field(default=MODEL_SCHEMA)
 
     @classmethod
@@ -195,7 +201,11 @@ class ModelCard:
             command=fields.text("command"),
             precision=_precision(fields),
             fp32_islands=_islands(fields),
+            quantisation=_optional(fields, "quantisation", read_quantisation),
+            gate=_optional(fields, "gate", read_gate),
         )
+        if card.precision != "int8" and (card.quantisation or card.gate):
+            fields.errors.append(f"quantisation or gate, though the precision is {card.precision}")
         _finish(fields, origin)
         return card
 
@@ -291,6 +301,10 @@ def _precision(fields: JsonFields) -> str:
     return fields.choice("precision", PRECISIONS) if "precision" in fields.document else "fp32"
 
 
+def _optional(fields: JsonFields, key: str, read: Callable[[JsonFields], _T]) -> _T | None:
+    return read(fields.child(key)) if key in fields.document else None
+
+
 def _islands(fields: JsonFields) -> tuple[str, ...]:
     if "fp32_islands" not in fields.document:
         return ()
@@ -327,6 +341,9 @@ def _document(card: WeightsCard | ModelCard) -> dict[str, Any]:
         del document["precision"]
     if document.get("fp32_islands") == ():
         del document["fp32_islands"]
+    for key in ("quantisation", "gate"):
+        if document.get(key, 0) is None:
+            del document[key]
     for size in document.get("parity", ()):
         if size["psnr"] is None:
             del size["psnr"]

@@ -71,7 +71,7 @@ def _ablation(args: argparse.Namespace) -> None:
 def _average(args: argparse.Namespace) -> None:
     from train.average import average
 
-    command = f"python -m train {shlex.join(args.command_line)}"
+    command = shlex.join(args.command_line)
     score = average(args.first, args.second, args.share, args.data, args.out, command)
     print(
         f"{args.out}: PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
@@ -257,7 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
     shortcut = ["run"] if arguments and arguments[0].endswith(".toml") else []
     args = parser().parse_args(shortcut + arguments)
     # For the card; absolute paths say more of this machine than of the training.
-    args.command_line = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    told = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    args.command_line = ["python", "-m", "train", *told]
     try:
         args.function(args)
     except UserError as error:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import nn
 
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import OptionError
@@ -55,10 +56,14 @@ def until_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda _: None) -> None:
     """Train, then write NETWORK.safetensors and its card into the run's folder.
 
     Ctrl-C ends the training after the step that is being made; nothing is lost.
+
+    Args:
+        args: of the command line.
+        prepare: see `trainer.train`.
     """
     recipe = recipes.read(args.recipe)
     network = create(recipe.network, **recipe.arguments)
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
             outcome = trainer.train(
                 recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
                 workers=workers, tensorboard=args.tensorboard, stopped=stopped,
+                prepare=prepare,
             )  # fmt: skip
     finally:
         workers.close()
@@ -131,7 +137,7 @@ def _write(
         },
         scores=(score,),
         licence="Apache-2.0",
-        command=f"python -m train {shlex.join(args.command_line)}",
+        command=shlex.join(args.command_line),
     )
     card.write(card_path(out))
     state = (

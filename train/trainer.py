@@ -158,6 +158,7 @@ def train(
     max_minutes: float = math.inf, init: dict[str, Tensor] | None = None,
     workers: Workers | None = None, tensorboard: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    prepare: Callable[[nn.Module], None] = lambda _: None,
 ) -> Outcome:  # fmt: skip
     """Train until the recipe's last step, the end of the time, or a stop, whichever comes first.
 
@@ -171,6 +172,8 @@ def train(
         workers: the processes that train together; this one alone by default.
         tensorboard: write curves and pictures to folder/tensorboard.
         stopped: asked after every step; True ends the training as the end of the time does.
+        prepare: done to the network before anything else, after `init`; it must leave the names of
+            the parameters alone (calibration/qat.py).
 
     Raises:
         DataError: the pack or the checkpoint does not fit the recipe.
@@ -190,6 +193,7 @@ def train(
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
         network.load_state_dict(init)
+    prepare(network)
     average = copy.deepcopy(network).requires_grad_(False)
     guide = MotionGuide(network).to(device) if recipe.loss.motion else None
     criterion = TrainingLoss(network, recipe.loss).to(device)

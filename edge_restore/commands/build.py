@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="build it though it is in the cache")
     parser.add_argument(
+        "--ungated",
+        action="store_true",
+        help="build an INT8 graph though its card has no verdict, or a bad one",
+    )
+    parser.add_argument(
         "--wait",
         type=float,
         default=600.0,
@@ -121,6 +126,7 @@ def build(options: argparse.Namespace) -> int:
         size=size,
         gpu=here,
         wanted_targets=options.target,
+        ungated=options.ungated,
     )
     if options.compare:
         from edge_restore.engine import compare

@@ -96,6 +96,7 @@ def make_plan(
     size: tuple[int, int],
     gpu: Gpu | None,
     wanted_targets: Sequence[str] = (),
+    ungated: bool = False,
 ) -> Plan:
     """Answer every question that can be answered without the builder.
 
@@ -105,15 +106,19 @@ def make_plan(
         size: (height, width) of the frames; padded up to the network's multiple.
         gpu: the GPU that is here, or None.
         wanted_targets: e.g. ["sm_86"]; none for what suits the machine.
+        ungated: take an INT8 graph whose card has no verdict, or a bad one.
 
     Raises:
-        ModelError, CardError: the model is not ours, or does not carry the precision.
+        ModelError, CardError: the model is not ours, does not carry the precision, or is INT8 and
+            has not passed its gate.
         OptionError: a size or target that cannot be.
         BackendError: nothing can be built on this machine.
     """
     resolved = targets.resolve(flavour, wanted_targets, gpu)
     path = _find(model, flavour, precision)
     card = _card(path, flavour, precision)
+    if precision == "int8" and not ungated:
+        _check_gate(path, card)
     height, width = _padded(path, card, size)
     plugin = card.deformable == "plugin" and flavour.name == "tensorrt"  # RTX's parser refuses it
     kernel = _kernel_sha256(card, resolved) if plugin else None
@@ -182,11 +187,27 @@ def _card(path: Path, flavour: Flavour, precision: str) -> ModelCard:
     return card
 
 
+def _check_gate(path: Path, card: ModelCard) -> None:
+    """Make sure that an INT8 graph was compared with FP32 and found good enough."""
+    if card.gate is not None and card.gate.passed:
+        return
+    if card.gate is None:
+        found = f"'{path}' is INT8, and nobody has compared it with FP32"
+    else:
+        found = f"'{path}' did not pass its gate: {'; '.join(card.gate.failures)}"
+    raise ModelError(
+        found,
+        expected="an INT8 graph whose card has a good verdict",
+        mend="python -m calibration check (docs/int8.md), --precision fp16, or --ungated to build "
+        "it all the same",
+    )
+
+
 def _lacks(what: str, card: ModelCard, precision: str, deformable: str, out: Path) -> ModelError:
     """The model does not carry the precision: the types are in the graph, not in the builder."""
     mend = export_command(card, precision=precision, deformable=deformable, out=out)
     if precision == "int8":
-        mend = "quantise its FP32 graph (Q/DQ nodes, see docs/engines.md), or use --precision fp16"
+        mend = "quantise its graph (python -m calibration, docs/int8.md), or use --precision fp16"
     return ModelError(
         f"{what} has no {precision} graph for this flavour"
         if what.startswith("the zoo")

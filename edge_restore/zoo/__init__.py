@@ -21,10 +21,10 @@ _ENGINE_VARIANTS = {
     # it rounds coordinates. TensorRT-RTX has no plugins.
     ("tensorrt", "fp32"): ("-plugin", "-gridsample", ""),
     ("tensorrt", "fp16"): ("-plugin-fp16", "-gridsample-fp16", "-fp16"),
-    ("tensorrt", "int8"): ("-plugin-int8", "-gridsample-int8", "-int8"),
+    ("tensorrt", "int8"): ("-plugin-int8", "-gridsample-int8", "-fp16-int8", "-int8"),
     ("rtx", "fp32"): ("-gridsample", ""),
     ("rtx", "fp16"): ("-gridsample-fp16", "-fp16"),
-    ("rtx", "int8"): ("-gridsample-int8", "-int8"),
+    ("rtx", "int8"): ("-gridsample-int8", "-fp16-int8", "-int8"),
 }
 """What an engine is built from, best first, for a flavour of TensorRT and a precision."""
 

@@ -36,7 +36,9 @@ TARGETS = ["sm_86", "sm_120"]
 
 
 def planned(rtx: Flavour, model: Path, precision: str, size: tuple[int, int] = (720, 1280)) -> Plan:
-    return make_plan(model, rtx, precision=precision, size=size, gpu=None, wanted_targets=TARGETS)
+    return make_plan(
+        model, rtx, precision=precision, size=size, gpu=None, wanted_targets=TARGETS, ungated=True
+    )
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -1,0 +1,292 @@
+"""The command line of the calibration room: `python -m calibration`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from edge_restore import frame_size
+from edge_restore.errors import DependencyError, OptionError, UserError
+
+EPILOG = """\
+from footage to an INT8 model (docs/int8.md):
+  python -m calibration collect FOOTAGE.mp4 --out frames.npz
+  python -m calibration quantise svdn.onnx --frames frames.npz --out svdn-int8.onnx \\
+      --scales-out svdn.scales.json
+  python -m calibration check svdn-int8.onnx --reference svdn.onnx --pairs PAIRS
+and the form that an engine is built from:
+  python -m calibration quantise svdn-plugin-fp16.onnx --scales svdn.scales.json \\
+      --out svdn-plugin-int8.onnx
+"""
+
+
+def _collect(args: argparse.Namespace) -> None:
+    from calibration.calibration_set import FEWEST
+    from calibration.collector import collect
+    from edge_restore.files import check_writable
+    from edge_restore.report import cells
+
+    check_writable(args.out)
+    if args.count < FEWEST:
+        raise OptionError(
+            f"--count is {args.count}",
+            expected=f"{FEWEST} or more",
+            mend="16 suit most cameras",
+        )
+    size = frame_size.parse(args.size) if args.size else None
+    found = collect(args.source, args.count, size)
+    found.chosen.save(args.out)
+    rows = [
+        (frame.name, *(f"{value:.1f}" for value in frame.statistics.vector()[:3]),
+         f"{frame.statistics.blur:.2f}", frame.sha256[:12])
+        for frame in found.chosen.frames
+    ]  # fmt: skip
+    header = ("frame", "brightness", "contrast", "texture", "blur", "SHA-256")
+    print(cells.text_table(header, rows))
+    height, width = found.chosen.size
+    print(f"{len(rows)} of {found.looked_at} frames, {height}x{width}: {args.out}")
+    if found.left_out:
+        shown = [f"{name} ({why})" for name, why in list(found.left_out.items())[:4]]
+        more = f" and {len(found.left_out) - 4} more" if len(found.left_out) > 4 else ""
+        print(f"left out: {', '.join(shown)}{more}")
+
+
+def _layers(args: argparse.Namespace) -> None:
+    from calibration import layers, quantiser
+    from edge_restore.report import cells
+
+    model, card = quantiser.load(args.model)
+    found = layers.layers(model, card.multiple)
+    rows = [
+        (layer.name, layer.operator, f"stays: {layer.kept}" if layer.kept else "INT8",
+         f"{quantiser.share(found, [layer.name]):.1%}")
+        for layer in found
+    ]  # fmt: skip
+    print(cells.text_table(("layer", "operator", "policy", "MACs"), rows, left=3))
+    chosen = [layer.name for layer in found if not layer.kept]
+    print(f"INT8: {len(chosen)} layers, {quantiser.share(found, chosen):.1%} of the MACs")
+
+
+def _quantise(args: argparse.Namespace) -> None:
+    from calibration import layers, quantiser
+    from calibration.calibration_set import CalibrationSet
+    from calibration.scales import Scales
+    from edge_restore.files import check_writable
+
+    if (args.frames is None) == (args.scales is None):
+        raise OptionError(
+            "it is not clear where the ranges come from",
+            expected="either --frames, a calibration set, or --scales, a scales file",
+            mend="see `python -m calibration quantise --help`",
+        )
+    quantiser.check_out(args.out)
+    if args.scales_out:
+        check_writable(args.scales_out)
+    model, card = quantiser.load(args.model)
+    if args.scales:
+        scales = Scales.read(args.scales)
+    else:
+        frames = CalibrationSet.load(args.frames)
+        found = layers.layers(model, card.multiple)
+        scales = quantiser.find_scales(
+            model, card, frames, method=args.method, percentile=args.percentile,
+            chosen=quantiser.choose(found, args.only, args.keep), skips=not args.float_skips,
+        )  # fmt: skip
+    written = quantiser.write(model, card, scales, args.out, command=shlex.join(args.command_line))
+    if args.scales_out:
+        scales.write(args.scales_out)
+    assert written.quantisation is not None
+    print(
+        f"{args.out}: {len(scales.layers)} INT8 convolutions, {scales.macs_share:.1%} of the MACs, "
+        f"the rest {written.quantisation.rest}; {(written.onnx.bytes or 0) / 2**20:.1f} MiB"
+    )
+
+
+def _sensitivity(args: argparse.Namespace) -> None:
+    from calibration import crops, frontier_plot, quantiser, sensitivity
+    from calibration.calibration_set import CalibrationSet
+    from edge_restore.files import make_folder
+
+    model, card = quantiser.load(args.model)
+    frames = CalibrationSet.load(args.frames)
+    pictures = crops.read(args.pairs, args.images, args.crop)
+    folder = make_folder(args.out)
+    found, scales = sensitivity.measure(
+        model, card, frames, pictures,
+        budget=args.min_psnr, method=args.method, skips=not args.float_skips,
+    )  # fmt: skip
+    found.write(folder / "sensitivity.json")
+    frontier_plot.write(found, folder / "sensitivity.png")
+    scales.write(folder / "scales.json")
+    print(found.table())
+    kept = found.frontier[found.chosen - 1]
+    print(
+        f"\nwithin {found.budget:g} dB: {kept.layers} layers, {kept.macs_share:.1%} of the MACs, "
+        f"{kept.drop:+.3f} dB; {folder}/scales.json, sensitivity.json, sensitivity.png"
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    from calibration import checker, gate
+
+    verdict = checker.check(
+        args.model, args.reference, args.pairs, fp16=args.fp16, twin=args.twin,
+        images=args.images, greatest_drop=args.min_psnr, greatest_shift=args.max_shift,
+    )  # fmt: skip
+    print(gate.table(verdict))
+    return 0 if verdict.passed else 1
+
+
+def _qat(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from calibration import qat
+    from calibration.scales import Scales
+    from edge_restore.files import sha256
+    from train import recipe as recipes
+    from train import run
+
+    scales = Scales.read(args.scales)
+    recipe = recipes.read(args.recipe)
+    if recipe.network != scales.network:
+        raise OptionError(
+            f"the recipe trains {recipe.network}, the scales are of {scales.network}",
+            expected="a recipe and scales of one network",
+            mend="name the recipe of this network, e.g. train/recipes/svdn_qat.toml",
+        )
+    learnt = qat.trainable(scales)
+    run.run(args, prepare=qat.attach(learnt))
+    weights = args.out / f"{recipe.network}.safetensors"
+    out = args.out / "scales.json"
+    replace(learnt, weights_sha256=sha256(weights)).write(out)
+    print(f"{out}: export {weights.name}, then python -m calibration quantise MODEL --scales {out}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    top = argparse.ArgumentParser(
+        prog="python -m calibration", description="INT8 graphs with explicit Q/DQ nodes.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    p = commands.add_parser("collect", help="pick calibration frames from footage")
+    p.add_argument("source", help="a video file, or a folder of images")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    p.add_argument("--count", type=int, default=16, help="how many (default: %(default)s)")
+    p.add_argument(
+        "--size", metavar="HxW",
+        help="of the middle that is cut out (default: 360x640, or the first frame's)",
+    )  # fmt: skip
+    p.set_defaults(function=_collect)
+
+    p = commands.add_parser("layers", help="list the convolutions and what the policy says of each")
+    p.add_argument("model", type=Path)
+    p.set_defaults(function=_layers)
+
+    p = commands.add_parser(
+        "quantise", aliases=["quantize"], help="write the INT8 form of an exported model"
+    )
+    p.add_argument("model", type=Path, help="an .onnx file of `python -m export`")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    p.add_argument("--frames", type=Path, metavar="FILE.npz", help="a calibration set")
+    p.add_argument("--scales", type=Path, metavar="FILE.json", help="or scales found before")
+    p.add_argument("--scales-out", type=Path, metavar="FILE.json", help="write the scales, too")
+    p.add_argument("--only", nargs="+", default=[], metavar="LAYER", help="quantise these alone")
+    p.add_argument("--keep", nargs="+", default=[], metavar="LAYER", help="do not quantise these")
+    p.add_argument("--percentile", type=float, default=99.99, help="of the method percentile")
+    _add_method(p)
+    p.set_defaults(function=_quantise)
+
+    p = commands.add_parser(
+        "sensitivity", help="what each layer costs, and the largest set within a budget"
+    )
+    p.add_argument("model", type=Path, help="the FP32 .onnx with DeformConv nodes")
+    p.add_argument("--frames", type=Path, required=True, metavar="FILE.npz")
+    p.add_argument(
+        "--pairs", type=Path, required=True, help="as `edge-restore evaluate` takes them"
+    )
+    p.add_argument("--out", type=Path, required=True, metavar="DIR")
+    p.add_argument("--images", type=int, default=8, help="pairs to use (default: %(default)s)")
+    p.add_argument("--crop", type=int, default=256, help="pixels (default: %(default)s)")
+    p.add_argument(
+        "--min-psnr", type=float, default=0.2, metavar="DB",
+        help="the greatest loss against FP32 (default: %(default)s)",
+    )  # fmt: skip
+    _add_method(p)
+    p.set_defaults(function=_sensitivity)
+
+    p = commands.add_parser("qat", help="fine-tune weights for their INT8 graph")
+    p.add_argument("recipe", type=Path, help="e.g. train/recipes/svdn_qat.toml")
+    p.add_argument("--scales", type=Path, required=True, metavar="FILE.json")
+    p.add_argument("--init", type=Path, required=True, help="weights to start from")
+    p.add_argument("--data", type=Path, required=True, help="a training pack")
+    p.add_argument("--out", type=Path, required=True, help="folder of the run; resumed")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.add_argument("--max-minutes", type=float, default=float("inf"))
+    p.set_defaults(function=_qat, threads=None, tensorboard=False)
+
+    p = commands.add_parser("check", help="compare with FP32 and write the verdict into the card")
+    p.add_argument("model", type=Path, help="the INT8 .onnx")
+    p.add_argument("--reference", type=Path, required=True, help="the FP32 .onnx it was made from")
+    p.add_argument("--fp16", type=Path, help="an FP16 .onnx to have in the table")
+    p.add_argument(
+        "--pairs", type=Path, required=True, action="append",
+        help="as `edge-restore evaluate` takes them; may be given several times",
+    )  # fmt: skip
+    p.add_argument(
+        "--twin",
+        type=Path,
+        help="an INT8 .onnx with the same scales and weights, to run where MODEL cannot be run",
+    )
+    p.add_argument("--images", type=int, help="pairs of each set (default: all)")
+    p.add_argument(
+        "--min-psnr", type=float, default=0.2, metavar="DB",
+        help="the greatest loss of a set against FP32 (default: %(default)s)",
+    )  # fmt: skip
+    p.add_argument(
+        "--max-shift", type=float, default=0.1, metavar="LEVELS",
+        help="the greatest shift of a set's brightness, of 255 (default: %(default)s)",
+    )  # fmt: skip
+    p.set_defaults(function=_check)
+    return top
+
+
+def _add_method(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--method", default="mse",
+        help="of choosing ranges: minmax, entropy, mse or percentile (default: %(default)s)",
+    )  # fmt: skip
+    p.add_argument(
+        "--float-skips",
+        action="store_true",
+        help="let residual additions take their skip connection before it is rounded",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0, or 1 for a gate not passed, or 2 for input that cannot be used."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(arguments)
+    told = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    args.command_line = ["python", "-m", "calibration", *told]
+    try:
+        return int(args.function(args) or 0)
+    except UserError as error:
+        print(f"calibration: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("onnx", "torch", "safetensors", "onnxruntime"):
+            raise
+        missing = DependencyError(error.name, needed_for="calibration", extra="train,export")
+        print(f"calibration: error: {missing}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("calibration: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

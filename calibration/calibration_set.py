@@ -1,0 +1,153 @@
+"""A calibration set: frames of a camera, packed into one file with their hashes and statistics.
+
+The file is an uncompressed .npz: `frames`, uint8 (N, height, width, 3), RGB, and `header`, JSON:
+the schema, and of each frame its name, SHA-256 and statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.statistics import Statistics, measure
+from edge_restore.errors import DataError
+from edge_restore.files import atomic_path, check_writable
+from edge_restore.frames import Pixels
+
+SCHEMA = "edge_restore.calibration_set/1"
+
+FEWEST = 4
+"""Frames of a set that can be used. Ranges from one or two would be those of a chance."""
+
+LEAST_CONTRAST = 2.0
+"""Standard deviation of the luma, in levels of 255, below which a frame shows nothing."""
+
+
+@dataclass(frozen=True)
+class CalibrationFrame:
+    """One frame of a set: where it came from, its hash, and what it shows."""
+
+    name: str
+    sha256: str
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Frames of one size.
+
+    Attributes:
+        pixels: uint8 (N, height, width, 3), RGB.
+        frames: N descriptions.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    frames: tuple[CalibrationFrame, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of the frames' hashes: the same frames in the same order give the same."""
+        return hashlib.sha256("".join(f.sha256 for f in self.frames).encode()).hexdigest()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.pixels.shape[1]), int(self.pixels.shape[2])
+
+    @classmethod
+    def of(cls, frames: list[tuple[str, Pixels]]) -> CalibrationSet:
+        """The set of named frames of one size.
+
+        Raises:
+            DataError: too few, of several sizes, not uint8 RGB, or without contrast.
+        """
+        described = []
+        for name, pixels in frames:
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise DataError(
+                    f"the frame '{name}' is {pixels.dtype} of shape {pixels.shape}",
+                    expected="uint8 (height, width, 3), RGB, levels 0 to 255",
+                    mend="give the frames as the camera does; floats in [0, 1] times 255, rounded",
+                )
+            described.append(CalibrationFrame(name, digest(pixels), measure(pixels)))
+        if len(sizes := {pixels.shape[:2] for _, pixels in frames}) > 1:
+            listed = ", ".join(f"{h}x{w}" for h, w in sorted(sizes))
+            raise DataError(
+                f"the calibration frames have several sizes: {listed}",
+                expected="frames of one size, height x width",
+                mend="crop them with --size HxW",
+            )
+        check(described)
+        return cls(np.stack([pixels for _, pixels in frames]), tuple(described))
+
+    def save(self, path: Path) -> None:
+        """Write the set to `path`, whole or not at all."""
+        check_writable(path)
+        header = {"schema": SCHEMA, "frames": [asdict(frame) for frame in self.frames]}
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
+            np.savez(stream, header=encoded, frames=self.pixels)
+
+    @classmethod
+    def load(cls, path: Path) -> CalibrationSet:
+        """The set in the file `path`.
+
+        Raises:
+            DataError: it is missing, no calibration set, changed since it was packed, or useless.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                header = json.loads(bytes(archive["header"]))
+                pixels = archive["frames"]
+            if header["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {header['schema']}")
+            frames = tuple(_described(entry) for entry in header["frames"])
+        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"'{path}' is not a calibration set ({error})",
+                expected="a file that `python -m calibration collect` wrote",
+                mend=f"python -m calibration collect SOURCE --out {path}",
+            ) from error
+        found = [digest(frame) for frame in pixels]
+        if pixels.dtype != np.uint8 or found != [frame.sha256 for frame in frames]:
+            raise DataError(
+                f"the frames in '{path}' are not those that were packed",
+                expected="uint8 frames with the hashes that its header lists",
+                mend="copy the file again, or collect the frames anew",
+            )
+        check(list(frames))
+        return cls(pixels, frames)
+
+
+def check(frames: list[CalibrationFrame]) -> None:
+    """Make sure that ranges can be learned from these frames; DataError otherwise."""
+    if len(frames) < FEWEST:
+        raise DataError(
+            f"there are {len(frames)} calibration frames",
+            expected=f"{FEWEST} or more, 16 or more for a camera in daily use",
+            mend="collect from more footage: python -m calibration collect SOURCE",
+        )
+    flat = [frame.name for frame in frames if frame.statistics.contrast < LEAST_CONTRAST]
+    if flat:
+        raise DataError(
+            f"{len(flat)} of {len(frames)} calibration frames show nothing: {', '.join(flat[:4])}",
+            expected=f"a luma that varies by {LEAST_CONTRAST:g} levels or more",
+            mend="collect again; `python -m calibration collect` leaves such frames out",
+        )
+
+
+def digest(pixels: Pixels) -> str:
+    """SHA-256 of a frame's levels."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _described(entry: dict[str, Any]) -> CalibrationFrame:
+    statistics = Statistics(**{k: float(v) for k, v in entry["statistics"].items()})
+    return CalibrationFrame(str(entry["name"]), str(entry["sha256"]), statistics)

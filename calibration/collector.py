@@ -1,0 +1,144 @@
+"""Picking calibration frames from footage: few that differ as much as the footage does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from calibration.calibration_set import FEWEST, LEAST_CONTRAST, CalibrationSet
+from calibration.statistics import Statistics, measure
+from edge_restore.errors import DataError
+from edge_restore.frames import Pixels
+from edge_restore.images import SUFFIXES, read_image
+
+CANDIDATES = 256
+"""Of a longer source every second, fourth, ... frame is looked at, so that there are no more."""
+
+SIZE = (360, 640)
+"""(height, width) of the middle that is cut out of larger frames. Ranges hardly depend on it."""
+
+
+@dataclass
+class Collected:
+    """What became of a source.
+
+    Attributes:
+        chosen: the set.
+        looked_at: candidates whose statistics were compared.
+        left_out: why a frame was none, by its name.
+    """
+
+    chosen: CalibrationSet
+    looked_at: int
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def collect(source: str, count: int, size: tuple[int, int] | None = None) -> Collected:
+    """Pick `count` frames from a folder of images or a source of video.
+
+    The first is the one nearest to the median of brightness, contrast, texture and blur; each
+    further one is the candidate that is farthest from all chosen so far, each statistic counted in
+    its own standard deviations. So the rare frames (night, a wall, a fast turn) come early.
+
+    Args:
+        source: a folder, or what `edge_restore.sources.open_source` takes.
+        count: frames of the set, `FEWEST` or more; all candidates where there are fewer.
+        size: (height, width) of the middle that is cut out; None for `SIZE`, or less where the
+            first frame is smaller.
+
+    Raises:
+        DataError, SourceError: nothing can be read there, or too little can be used.
+    """
+    folder = Path(source)
+    stream = _images(folder) if folder.is_dir() else _frames(source)
+    left_out: dict[str, str] = {}
+    candidates = _thinned(_usable(stream, size, left_out))
+    if len(candidates) < FEWEST:
+        reasons = "".join(f"\n    {name}: {why}" for name, why in list(left_out.items())[:8])
+        raise DataError(
+            f"'{source}' has {len(candidates)} frame(s) that can be used{reasons}",
+            expected=f"{FEWEST} or more with something to see, of the size asked for",
+            mend="name more footage, or a smaller --size",
+        )
+    chosen = farthest([statistics for _, _, statistics in candidates], count)
+    frames = [(candidates[i][0], candidates[i][1]) for i in chosen]
+    return Collected(CalibrationSet.of(frames), len(candidates), left_out)
+
+
+def farthest(candidates: list[Statistics], count: int) -> list[int]:
+    """Indices of `count` candidates, or all: the median one, then always the farthest."""
+    points = np.array([statistics.vector() for statistics in candidates])
+    points = (points - np.median(points, axis=0)) / np.maximum(points.std(axis=0), 1e-6)
+    chosen = [int(np.argmin(np.square(points).sum(axis=1)))]
+    distance = np.full(len(points), np.inf)
+    while len(chosen) < min(count, len(points)):
+        distance = np.minimum(distance, np.square(points - points[chosen[-1]]).sum(axis=1))
+        distance[chosen] = -1
+        chosen.append(int(np.argmax(distance)))
+    return chosen
+
+
+def _images(folder: Path) -> Iterator[tuple[str, Pixels | str]]:
+    """The images of a folder by name; in place of one that cannot be read, why."""
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(
+            f"there is no image in '{folder}'",
+            expected=f"files that end in {', '.join(SUFFIXES)}, or the path of a video",
+            mend="check the path",
+        )
+    for file in files:
+        try:
+            yield file.name, read_image(file)
+        except DataError as error:
+            yield file.name, error.found
+
+
+def _frames(source: str) -> Iterator[tuple[str, Pixels | str]]:
+    from edge_restore.sources import open_source
+
+    with open_source(source) as stream:
+        for frame in stream:
+            yield f"{Path(source).name}#{frame.index}", frame.pixels
+
+
+def _usable(
+    stream: Iterable[tuple[str, Pixels | str]],
+    size: tuple[int, int] | None,
+    left_out: dict[str, str],
+) -> Iterator[tuple[str, Pixels]]:
+    """Frames cut to one size; why the others are left out is noted."""
+    for name, pixels in stream:
+        if isinstance(pixels, str):
+            left_out[name] = pixels
+            continue
+        height, width = pixels.shape[:2]
+        if size is None:
+            size = min(SIZE[0], height), min(SIZE[1], width)
+        top, left = (height - size[0]) // 2, (width - size[1]) // 2
+        if min(top, left) < 0:
+            left_out[name] = f"{height}x{width} is smaller than {size[0]}x{size[1]}"
+            continue
+        middle = pixels[top : top + size[0], left : left + size[1]]
+        if (contrast := float(middle.mean(axis=2).std())) < LEAST_CONTRAST:
+            left_out[name] = f"shows nothing: its levels vary by {contrast:.1f}"
+            continue
+        yield name, np.ascontiguousarray(middle)
+
+
+def _thinned(frames: Iterable[tuple[str, Pixels]]) -> list[tuple[str, Pixels, Statistics]]:
+    """At most `CANDIDATES` frames, evenly spread, with their statistics."""
+    kept: list[tuple[int, str, Pixels]] = []
+    stride = 1
+    for number, (name, pixels) in enumerate(frames):
+        if number % stride:
+            continue
+        kept.append((number, name, pixels))
+        if len(kept) > CANDIDATES:
+            stride *= 2
+            kept = [frame for frame in kept if frame[0] % stride == 0]
+    measured = [(name, pixels, measure(pixels)) for _, name, pixels in kept]
+    return [one for one in measured if one[2].contrast >= LEAST_CONTRAST]

@@ -1,0 +1,231 @@
+"""Is the INT8 graph good enough? A comparison of FP32, FP16 and INT8 on pairs, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from calibration.runner import Runner
+from edge_restore.cards import ModelCard
+from edge_restore.engine.rounding import keep_rounding
+from edge_restore.errors import ModelError
+from edge_restore.evaluation import read_pair
+from edge_restore.frames import Pixels
+from edge_restore.metrics import psnr, ssim
+from edge_restore.pairs import Pair
+from edge_restore.progress import Progress
+from edge_restore.quantisation import Gate, GateSet
+from edge_restore.report import cells
+
+GREATEST_DROP = 0.2
+"""Of a set's mean PSNR against FP32, in dB."""
+
+GREATEST_SHIFT = 0.1
+"""Of a set's mean brightness against FP32, in levels of 255, either way."""
+
+NOT_TIMED = "not measured: no engine can run on this machine"
+
+_EQUAL = 100.0
+"""PSNR of equal pictures, in dB: JSON has no infinity."""
+
+
+@dataclass
+class _Image:
+    name: str
+    psnr: float
+    psnr_int8: float
+    psnr_fp16: float | None
+    ssim: float
+    ssim_int8: float
+    shift: float
+    column_errors: np.ndarray[Any, np.dtype[np.float64]]
+    rows: int
+
+
+def compare(
+    name: str,
+    pairs: Sequence[Pair],
+    reference: Runner,
+    int8: Runner,
+    fp16: Runner | None = None,
+    progress: Progress | None = None,
+) -> GateSet:
+    """Restore every pair's blurred picture in each precision and compare.
+
+    Args:
+        name: of the set.
+        pairs: one or more.
+        reference: the FP32 graph.
+        int8: the graph in question.
+        fp16: a third one, where it shall be in the table.
+        progress: advanced after each picture.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    images = []
+    for pair in pairs:
+        blurred, sharp = read_pair(pair)
+        truth, expected, found = sharp[0], reference.restored(blurred), int8.restored(blurred)
+        half = fp16.restored(blurred) if fp16 else None
+        difference = found.astype(np.float64) - expected
+        images.append(
+            _Image(
+                pair.name,
+                _psnr(expected, truth),
+                _psnr(found, truth),
+                None if half is None else _psnr(half, truth),
+                ssim(expected, truth),
+                ssim(found, truth),
+                float(difference.mean()),
+                np.square(difference).mean(axis=2).sum(axis=0),
+                len(truth),
+            )
+        )
+        if progress:
+            progress.advance()
+    return _summary(name, images)
+
+
+def verdict(
+    sets: Sequence[GateSet], reference: ModelCard, *, run: ModelCard, greatest_drop: float,
+    greatest_shift: float, latency: str = NOT_TIMED, slower: bool = False,
+) -> Gate:  # fmt: skip
+    """The gate's verdict over measured sets.
+
+    Args:
+        sets: one or more.
+        reference: card of the FP32 graph.
+        run: card of the INT8 graph that was run.
+        latency: what is known of speed, in words.
+        slower: whether the INT8 engine was measured and is not faster than the FP16 one.
+    """
+    failures = []
+    for one in sets:
+        # So written, NaN fails.
+        if not one.drop <= greatest_drop:
+            failures.append(f"{one.set}: loses {one.drop:.3f} dB, at most {greatest_drop:g}")
+        if not abs(one.brightness_shift) <= greatest_shift:
+            failures.append(
+                f"{one.set}: brightness shifts by {one.brightness_shift:+.3f} levels, at most "
+                f"{greatest_shift:g}"
+            )
+    if slower:
+        failures.append(f"the INT8 engine is not faster than FP16: {latency}")
+    return Gate(
+        passed=not failures,
+        reference_sha256=reference.onnx.sha256,
+        run_sha256=run.onnx.sha256,
+        greatest_drop=greatest_drop,
+        greatest_shift=greatest_shift,
+        sets=tuple(sets),
+        latency=latency,
+        failures=tuple(failures),
+    )
+
+
+def check_cards(reference: ModelCard, int8: ModelCard) -> None:
+    """Make sure that the two are one network in two precisions; ModelError otherwise."""
+    problem = ""
+    if int8.precision != "int8":
+        problem = f"'{int8.onnx.file}' is {int8.precision}, not INT8"
+    elif reference.precision != "fp32":
+        problem = f"the reference '{reference.onnx.file}' is {reference.precision}, not FP32"
+    elif reference.form != int8.form:
+        problem = f"'{int8.onnx.file}' is of form {int8.form}, the reference of {reference.form}"
+    elif (
+        reference.weights.sha256 != int8.weights.sha256
+        and int8.quantisation is not None
+        and int8.quantisation.method != "qat"
+    ):
+        problem = f"'{int8.onnx.file}' and '{reference.onnx.file}' are of different weights"
+    if problem:
+        raise ModelError(
+            problem,
+            expected="an INT8 graph, and the FP32 graph of the same weights and form",
+            mend="name the FP32 model that it was made from with --reference",
+        )
+
+
+def kept_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph with FP16 in it that ONNX Runtime rounds as the types say."""
+    kept = onnx.ModelProto()
+    kept.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(kept, data_prop=True).graph
+    half = onnx.TensorProto.FLOAT16
+    keep_rounding(kept, {v.name for v in inferred.value_info
+                         if v.type.tensor_type.elem_type == half})  # fmt: skip
+    return kept
+
+
+def runner(path: Path, model: onnx.ModelProto, card: ModelCard) -> Runner:
+    """A runner of a graph of any precision; FP16 tensors are rounded as an engine would."""
+    rest = card.quantisation.rest if card.quantisation else card.precision
+    if card.deformable == "plugin":
+        raise ModelError(
+            f"'{path}' has nodes of our plugin, which ONNX Runtime cannot run",
+            expected="a form that it can run, with the same scales and weights",
+            mend="quantise the GridSample form with the same --scales, and name it with --twin",
+        )
+    if rest == "fp16":
+        return Runner(kept_rounding(model), card, plain=True)
+    return Runner(model, card)
+
+
+def table(gate: Gate) -> str:
+    """The verdict as text: a line per set, then what is wrong."""
+    header = ("set", "images", "FP32 dB", "FP16 dB", "INT8 dB", "drop", "SSIM", "INT8 SSIM",
+              "worst image", "its drop", "brightness", "worst column")  # fmt: skip
+    rows = [
+        (
+            one.set, str(one.images), f"{one.psnr:.3f}",
+            "-" if one.psnr_fp16 is None else f"{one.psnr_fp16:.3f}",
+            f"{one.psnr_int8:.3f}", f"{one.drop:+.3f}", f"{one.ssim:.4f}", f"{one.ssim_int8:.4f}",
+            one.worst_image, f"{one.worst_drop:+.3f}", f"{one.brightness_shift:+.3f}",
+            f"x={one.worst_column}: {one.worst_column_psnr:.1f} dB of {one.psnr_between:.1f}",
+        )
+        for one in gate.sets
+    ]  # fmt: skip
+    lines = [cells.text_table(header, rows), f"latency: {gate.latency}"]
+    limits = f"at most {gate.greatest_drop:g} dB and {gate.greatest_shift:g} levels"
+    lines.append(f"passed ({limits})" if gate.passed else f"failed ({limits}):")
+    return "\n".join([*lines, *(f"  {failure}" for failure in gate.failures)])
+
+
+def _summary(name: str, images: Sequence[_Image]) -> GateSet:
+    worst = max(images, key=lambda image: image.psnr - image.psnr_int8)
+    widest = max(len(image.column_errors) for image in images)
+    errors, counts = np.zeros(widest), np.zeros(widest)
+    for image in images:
+        errors[: len(image.column_errors)] += image.column_errors
+        counts[: len(image.column_errors)] += image.rows
+    columns = errors / counts
+    halves = [image.psnr_fp16 for image in images if image.psnr_fp16 is not None]
+    return GateSet(
+        set=name,
+        images=len(images),
+        psnr=float(np.mean([image.psnr for image in images])),
+        psnr_int8=float(np.mean([image.psnr_int8 for image in images])),
+        psnr_fp16=float(np.mean(halves)) if halves else None,
+        ssim=float(np.mean([image.ssim for image in images])),
+        ssim_int8=float(np.mean([image.ssim_int8 for image in images])),
+        worst_image=worst.name,
+        worst_drop=worst.psnr - worst.psnr_int8,
+        brightness_shift=float(np.mean([image.shift for image in images])),
+        worst_column=int(columns.argmax()),
+        worst_column_psnr=_decibels(float(columns.max())),
+        psnr_between=_decibels(float(errors.sum() / counts.sum())),
+    )
+
+
+def _psnr(a: Pixels, b: Pixels) -> float:
+    return min(psnr(a, b), _EQUAL)
+
+
+def _decibels(square: float) -> float:
+    return min(_EQUAL, float(-10 * np.log10(max(square / 255**2, 1e-12))))
