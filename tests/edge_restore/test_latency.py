@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
-from edge_restore.latency import Percentiles, percentiles, table
+from edge_restore.latency import Percentiles, fewest_samples, percentiles, table, upper_bound
 
 
 def test_hundred_samples_give_their_own_rank() -> None:
@@ -46,3 +47,27 @@ def test_table_has_a_line_for_each_stage() -> None:
     assert lines[1].split() == ["decode", "1.00", "2.00", "2.00", "1.50", "2"]
     assert lines[2].split()[-1] == "0"
     assert len({len(line) for line in lines}) == 1
+
+
+def test_mlperf_numbers_of_samples() -> None:
+    assert (fewest_samples(0.9), fewest_samples(0.99)) == (64, 662)
+    assert fewest_samples(0.9, beyond=2) > 64
+
+
+def test_the_bound_is_the_greatest_until_there_are_more() -> None:
+    assert upper_bound([float(n) for n in range(63)]) is None
+    assert upper_bound([float(n) for n in range(64)]) == 63
+    second = fewest_samples(beyond=2)
+    assert upper_bound([float(n) for n in range(second)]) == second - 2
+    assert upper_bound([float(n) for n in range(second - 1)]) == second - 2
+    assert upper_bound([]) is None
+
+
+def test_the_bound_is_below_the_true_percentile_at_most_once_in_a_hundred() -> None:
+    generator = random.Random(0)
+    true = -math.log(0.1)  # of the exponential distribution
+    runs = [[generator.expovariate(1) for _ in range(150)] for _ in range(2000)]
+    bounds = [upper_bound(run) for run in runs]
+    missed = sum(bound is not None and bound < true for bound in bounds)
+    assert missed <= 20
+    assert min(bound for bound in bounds if bound is not None) < true  # and it is not idle
