@@ -101,6 +101,9 @@ def _blur(args: argparse.Namespace) -> None:
 def _networks(args: argparse.Namespace) -> None:
     from train import network_table
 
+    if args.costs is not None:
+        network_table.write_costs(args.costs)
+        return
     size = frame_size.parse(args.size, least=1)
     table = network_table.rows(size)
     if args.json:
@@ -228,6 +231,12 @@ def parser() -> argparse.ArgumentParser:
         "--size", default="720x1280", metavar="HxW", help="of a picture (default: %(default)s)"
     )
     p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument(
+        "--costs",
+        type=Path,
+        metavar="FILE.json",
+        help="instead write the file that `edge-restore bench` counts with",
+    )
     p.set_defaults(function=_networks)
 
     p = commands.add_parser(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
+from edge_restore.bench import costs
+from edge_restore.files import write_text
 from train.networks import NETWORKS, create
 from train.profiler import Cost, profile
 from train.published import PUBLISHED, Published
@@ -34,6 +38,23 @@ def document(size: tuple[int, int], table: list[Row]) -> dict[str, Any]:
             for name, cost, published in table
         ],
     }
+
+
+def write_costs(path: Path) -> None:
+    """Write what every network costs at `costs.SIZES`, for machines without torch."""
+    counted = {
+        name: {
+            f"{height}x{width}": {
+                "macs": cost.macs,
+                "moved_numbers": cost.moved_numbers,
+                "parameters": cost.parameters,
+            }
+            for height, width in costs.SIZES
+            for cost in [profile(create(name), (height, width))]
+        }
+        for name in NETWORKS
+    }
+    write_text(path, json.dumps({"schema": costs.SCHEMA, "networks": counted}, indent=1) + "\n")
 
 
 def text(size: tuple[int, int], table: list[Row]) -> str:

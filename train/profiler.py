@@ -41,11 +41,14 @@ class Cost:
             when torch runs the network operator by operator without gradients in float32. What an
             engine needs is less, as it fuses operators; weights and a convolution's own workspace
             are not in it.
+        moved_numbers: that convolutions and products read and write, weights included, each of a
+            tensor's numbers once: what a runtime moves that fuses everything else into them.
     """
 
     parameters: int
     macs: int
     activation_bytes: int
+    moved_numbers: int
 
 
 def profile(network: nn.Module, size: tuple[int, int]) -> Cost:
@@ -62,7 +65,8 @@ def profile(network: nn.Module, size: tuple[int, int]) -> Cost:
     # picture is made inside, so that it is among the activations.
     with torch.no_grad(), counter:
         counted(torch.empty(1, 3, *size, device="meta"))
-    return Cost(sum(p.numel() for p in network.parameters()), counter.macs, counter.peak)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Cost(parameters, counter.macs, counter.peak, counter.moved)
 
 
 def convolution(weight: Tensor, pixels: int) -> int:
@@ -124,7 +128,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.macs = self.peak = self._alive = 0
+        self.macs = self.moved = self.peak = self._alive = 0
         self._known: dict[int, weakref.finalize[..., Any]] = {}
 
     def __torch_dispatch__(
@@ -135,6 +139,8 @@ class _Counter(TorchDispatchMode):
         formula = _FORMULAS.get(func.overloadpacket)
         if formula is not None:
             self.macs += formula(out, *args)
+            operands = [a for a in args if isinstance(a, Tensor) and a.ndim > 1]
+            self.moved += out.numel() + sum(operand.numel() for operand in operands)
         # A view shares its storage with a tensor known already, or with a weight.
         given = {_storage(t)._cdata for t in tree_flatten((args, kwargs))[0] if _is_meta(t)}
         for tensor in tree_leaves(out):
@@ -179,4 +185,7 @@ class _CountedDeformConv(nn.Module):
         self.counter.macs += deformable_convolution(
             weight, image.shape[1], len(image) * math.prod(size)
         )
-        return image.new_empty(len(image), len(weight), *size)
+        made = image.new_empty(len(image), len(weight), *size)
+        operands = (made, image, offset, mask, weight)
+        self.counter.moved += sum(operand.numel() for operand in operands)
+        return made

@@ -133,3 +133,19 @@ def test_the_runtime_knows_the_networks_and_their_parameters():
     with torch.device("meta"):
         counted = {name: sum(p.numel() for p in create(name).parameters()) for name in NETWORKS}
     assert counted == zoo.NETWORKS
+
+
+def test_moved_numbers_by_hand():
+    layer = nn.Conv2d(3, 8, 3, padding=1)
+    assert profile(layer, SIZE).moved_numbers == 3 * 120 + 8 * 120 + 8 * 3 * 9
+    fused = nn.Sequential(layer, nn.ReLU(), nn.ReLU())
+    assert profile(fused, SIZE).moved_numbers == profile(layer, SIZE).moved_numbers
+    deformed = 3 * 120 + (18 + 9 + 5) * 30 + 5 * 3 * 9
+    assert profile(Deformed(), SIZE).moved_numbers == deformed
+
+
+def test_the_shipped_costs_are_what_is_counted(tmp_path):
+    from edge_restore.bench import costs
+
+    assert main(["networks", "--costs", str(tmp_path / "costs.json")]) == 0
+    assert json.loads((tmp_path / "costs.json").read_text()) == json.loads(costs.FILE.read_text())

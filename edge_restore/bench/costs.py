@@ -1,0 +1,65 @@
+"""What one frame costs a network, counted by `python -m train networks --costs`.
+
+The counts lie in costs.json beside this file, so that a machine without torch has them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_restore.errors import OptionError
+
+SCHEMA = "edge_restore.network_costs/1"
+FILE = Path(__file__).with_name("costs.json")
+
+SIZES = ((360, 640), (720, 1280), (1080, 1920))
+"""(height, width) of the frames that everything is measured with."""
+
+
+@dataclass(frozen=True)
+class FrameCost:
+    """Of one frame.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and products; operations are twice this.
+        moved_numbers: that convolutions and products read and write, weights included.
+        parameters: of the network.
+    """
+
+    macs: float
+    moved_numbers: float
+    parameters: int
+
+    def moved_bytes(self, number_bytes: int) -> float:
+        """Bytes between memory and processor when every convolution reads and writes memory."""
+        return self.moved_numbers * number_bytes
+
+    def compulsory_bytes(self, number_bytes: int, pixels: int) -> float:
+        """The fewest bytes with unlimited fusion: weights once, 8-bit frames in and out."""
+        return self.parameters * number_bytes + 2 * 3 * pixels
+
+
+def frame_cost(network: str, height: int, width: int) -> FrameCost:
+    """The cost of a frame of any size: of the counted size next to it, by the number of pixels.
+
+    Raises:
+        OptionError: the network was not counted.
+    """
+    counted = json.loads(FILE.read_text(encoding="utf-8"))["networks"]
+    if network not in counted:
+        raise OptionError(
+            f"the cost of '{network}' was not counted",
+            expected=f"one of {', '.join(counted)}",
+            mend="python -m train networks --costs edge_restore/bench/costs.json",
+        )
+    near = min(SIZES, key=lambda size: abs(size[0] * size[1] - height * width))
+    found = counted[network][f"{near[0]}x{near[1]}"]
+    share = height * width / (near[0] * near[1])
+    weights = found["parameters"]
+    return FrameCost(
+        macs=found["macs"] * share,
+        moved_numbers=(found["moved_numbers"] - weights) * share + weights,
+        parameters=weights,
+    )
