@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,6 +110,19 @@ class OnnxRuntimeRestorer:
         padded = padding.pad_to_multiple(pixels, self.card.multiple)
         restored = tiles.restore(padded, self._grid, lambda tile: clipped(self._run(tile)))
         return np.ascontiguousarray(restored[:height, :width])
+
+    def alone(self, pixels: Pixels) -> Callable[[], object]:
+        """What runs the network once on pixels of the opened size, converted beforehand.
+
+        For measuring the network itself; frames that are larger than a tile cannot be.
+        """
+        if self._grid is None:
+            raise InternalError("the network of a restorer that is not open")
+        padded = padding.pad_to_multiple(pixels, self.card.multiple)
+        tile = np.ascontiguousarray(padded[: self._grid.tile_height, : self._grid.tile_width])
+        image = tile[None] if self.card.form == "camera" else to_unit_range(tile)
+        names = [self.card.output.name]
+        return lambda: self._session.run(names, {self.card.input.name: image})
 
     def collect(self) -> Frame | None:
         """The frame last submitted, or None when it was collected."""

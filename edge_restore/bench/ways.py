@@ -1,0 +1,164 @@
+"""The three ways in which the time of a frame can be meant, each measured on its own.
+
+- "network": the network alone, on a frame that lies where it computes.
+- "host to host": a frame in the host's memory in, a restored one in the host's memory out, 8 bits
+  both, with all copies and conversions.
+- "camera to sink": through the pipeline, from a source that stamps each frame as a camera does to a
+  sink that takes it. One frame is under way at a time: the next is taken when the last arrived. So
+  this is latency, free of any queue; what a camera, a display and their drivers add is not in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+from edge_restore import pipeline
+from edge_restore.backends.restorer import Restorer
+from edge_restore.bench import timing
+from edge_restore.bench.timing import Timing
+from edge_restore.errors import InternalError
+from edge_restore.frames import Frame, Pixels
+from edge_restore.sources.stream_info import StreamInfo
+
+_TICK = Fraction(1, 1000)
+_UNTIMED = 2
+"""Frames at the start of a stream that do not count: threads and buffers settle."""
+
+
+class PictureSource:
+    """One picture again and again, the next one when the last has arrived.
+
+    Args:
+        pixels: the picture.
+        frames: how many.
+        arrived: released once for each frame that the sink took.
+    """
+
+    def __init__(self, pixels: Pixels, frames: int, arrived: threading.Semaphore) -> None:
+        height, width = pixels.shape[:2]
+        self.info = StreamInfo(width=width, height=height, rate=None, time_base=_TICK)
+        self.warnings: list[str] = []
+        self._pixels, self._frames, self._arrived = pixels, frames, arrived
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._frames):
+            self._arrived.acquire()
+            frame = Frame(self._pixels, index=index, pts=index, time_base=_TICK)
+            frame.clock.begin("decode")
+            frame.clock.end("decode")
+            yield frame
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> PictureSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class NullSink:
+    """Takes frames and forgets them.
+
+    Args:
+        arrived: released for each frame.
+    """
+
+    def __init__(self, arrived: threading.Semaphore) -> None:
+        self.warnings: list[str] = []
+        self._arrived = arrived
+
+    def write(self, frame: Frame) -> None:
+        """Stamp the frame and let the next one come."""
+        frame.clock.begin("encode")
+        frame.clock.end("encode")
+        self._arrived.release()
+
+    def finish(self) -> Path | None:
+        """Nothing was written."""
+        return None
+
+    def abort(self) -> None:
+        """Nothing was written."""
+
+
+class _Watched:
+    """A restorer that tells the source when it has ended, so that the source waits no longer."""
+
+    def __init__(self, inner: Restorer, arrived: threading.Semaphore) -> None:
+        self.name, self.card, self.in_flight = inner.name, inner.card, inner.in_flight
+        self.open, self.submit = inner.open, inner.submit
+        self.collect, self.flush = inner.collect, inner.flush
+        self._inner, self._arrived = inner, arrived
+
+    def close(self) -> None:
+        self._inner.close()
+        self._arrived.release()
+
+
+def host_to_host(restorer: Restorer, pixels: Pixels) -> Callable[[], object]:
+    """What restores one frame and waits for it; the restorer is open for its size."""
+    count = 0
+
+    def once() -> Pixels:
+        nonlocal count
+        restorer.submit(Frame(pixels, index=count, pts=count, time_base=_TICK))
+        count += 1
+        frames = restorer.flush()
+        if len(frames) != 1:
+            raise InternalError(f"{restorer.name} gave {len(frames)} frames for one")
+        return frames[0].pixels
+
+    return once
+
+
+def camera_to_sink(restorer: Restorer, pixels: Pixels, frames: int) -> list[float]:
+    """Each frame's time through the pipeline, in milliseconds; opens and closes the restorer."""
+    arrived = threading.Semaphore(1)
+    source = PictureSource(pixels, frames + _UNTIMED, arrived)
+    result = pipeline.run(source, _Watched(restorer, arrived), NullSink(arrived))
+    return result.stages["total"][_UNTIMED:]
+
+
+def measure(
+    restorer: Restorer, pixels: Pixels, *, rounds: int = timing.ROUNDS,
+    samples: int = timing.FEWEST, greatest_seconds: float = 60.0,
+) -> dict[str, Timing]:  # fmt: skip
+    """Time a restorer in every way that it offers, in turns.
+
+    Args:
+        restorer: of any backend; opened for the picture here, and closed.
+        pixels: the picture.
+        rounds: see `timing.measure`.
+        samples: of each way over all rounds.
+        greatest_seconds: for each way, see `timing.measure`.
+
+    Returns:
+        A timing for each way; the network's own only from backends that offer it (`alone`).
+    """
+    height, width = pixels.shape[:2]
+    restorer.open(height, width)
+    try:
+        things = {"host to host": host_to_host(restorer, pixels)}
+        if (alone := getattr(restorer, "alone", None)) is not None:
+            things = {"network": alone(pixels), **things}
+        timings = timing.measure(
+            things, rounds=rounds, samples=samples, greatest_seconds=greatest_seconds
+        )
+    finally:
+        restorer.close()
+    known = timings["host to host"].median_ms / 1000
+    each = max(1, min(-(-samples // rounds), int(greatest_seconds / rounds / known)))
+    streams = [tuple(camera_to_sink(restorer, pixels, each)) for _ in range(rounds)]
+    timings["camera to sink"] = Timing(tuple(streams), _UNTIMED, True)
+    return timings
