@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from edge_restore import __version__
-from edge_restore.commands import build, demo, doctor, engines, evaluate, models, run
+from edge_restore.commands import bench, build, demo, doctor, engines, evaluate, models, run
 from edge_restore.errors import UserError
 
 PROGRAM = "edge-restore"
@@ -22,6 +22,7 @@ _COMMANDS: tuple[tuple[_Command, _Arguments], ...] = (
     (run.run, run.add_arguments),
     (evaluate.evaluate, evaluate.add_arguments),
     (models.models, models.add_arguments),
+    (bench.bench, bench.add_arguments),
     (build.build, build.add_arguments),
     (engines.engines, engines.add_arguments),
     (doctor.doctor, doctor.add_arguments),

@@ -1,0 +1,225 @@
+"""``edge-restore bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
+from edge_restore.errors import OptionError
+
+if TYPE_CHECKING:
+    from edge_restore.backends.restorer import Restorer
+    from edge_restore.bench.document import BenchReport, Run
+    from edge_restore.bench.tables import Table
+    from edge_restore.frames import Pixels
+
+_SIZES = "360x640"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "action",
+        nargs="*",
+        metavar="ACTION",
+        help="nothing to measure; 'claims [REPORT.json]' for the papers' figures; 'compare A.json "
+        "B.json' for two reports",
+    )
+    parser.add_argument(
+        "--sizes",
+        default=_SIZES,
+        metavar="HxW[,HxW...]",
+        help=f"of the frames; 'all' for 360x640,720x1280,1080x1920; default: {_SIZES}",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=0, metavar="N", help="frames of each way; default: 64"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="the longest that one way at one size may take; default: 60",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time")
+    parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
+    add_restorer_arguments(parser)
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure how long restoring takes here, and what that says of published claims.
+
+    Without an ACTION the model is timed at each size in three ways: the network alone, host to
+    host, and through the pipeline from a source to a sink. Everything is synchronised, warmed up
+    until it is stable, and measured in three rounds that take turns; p50 comes with its 95 %
+    interval, p90 with the bound that MLPerf's rules give. Where the rounds disagree, or other
+    programs ran, the result says so. docs/benchmark.md has the method.
+    """
+    words = list(options.action)
+    action = words.pop(0) if words else "measure"
+    actions = {"measure": _measure, "claims": _claims, "compare": _compare}
+    if action not in actions:
+        raise OptionError(
+            f"there is no action '{action}'",
+            expected="nothing, claims or compare",
+            mend="see `edge-restore bench --help`",
+        )
+    return actions[action](options, words)
+
+
+def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
+    from edge_restore.bench import tables
+    from edge_restore.files import check_writable
+
+    if options.json is not None:
+        check_writable(options.json)
+    report = _run_all(options, _sizes(options.sizes))
+    if options.json is not None:
+        report.write(options.json)
+        print(f"wrote '{options.json}'", file=sys.stderr)
+    _show(tables.results(report), options)
+    print()
+    for note in tables.notes(report):
+        print(note)
+    return 0
+
+
+def _claims(options: argparse.Namespace, words: Sequence[str]) -> int:
+    from edge_restore.bench import tables
+    from edge_restore.bench.document import BenchReport
+
+    if len(words) > 1:
+        raise _too_many("claims", "no or one report")
+    report = BenchReport.read(words[0]) if words else None
+    judgements = tables.verdicts(report)
+    if options.json is not None:
+        from edge_restore.files import write_text
+
+        entries = [
+            {"claim": j.claim.id, "verdict": j.verdict, "because": j.why,
+             "floor_ms": None if j.floor is None else j.floor.milliseconds}
+            for j in judgements
+        ]  # fmt: skip
+        write_text(options.json, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    _show(tables.claims_table(judgements), options)
+    if report is None:
+        print("\nNothing was measured here: `edge-restore bench --sizes all --json R.json`, then "
+              "`edge-restore bench claims R.json`.")  # fmt: skip
+    return 0
+
+
+def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
+    from edge_restore.bench import tables
+    from edge_restore.bench.document import BenchReport
+
+    if len(words) != 2:
+        raise _too_many("compare", "two reports")
+    a, b = (BenchReport.read(word) for word in words)
+    table = tables.comparison(a, b, (Path(words[0]).stem, Path(words[1]).stem))
+    if not table[1]:
+        raise OptionError(
+            f"'{words[0]}' and '{words[1]}' have no run in common",
+            expected="runs of one network at one size in both",
+            mend="measure both with the same --model and --sizes",
+        )
+    _show(table, options)
+    if a.machine != b.machine:
+        print("\nThe reports are of different machines.")
+    return 0
+
+
+def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> BenchReport:
+    from edge_restore.bench import conditions, peaks
+    from edge_restore.bench.document import BenchReport
+    from edge_restore.machine import library_versions, this_machine
+    from edge_restore.progress import Progress
+
+    machine = this_machine()
+    restorer = create_restorer(options)
+    processor = None
+    if restorer.name.endswith("-cpu"):
+        processor = peaks.of_this_cpu(machine.cpu)
+    before = conditions.now()
+    runs = []
+    with Progress(len(sizes), "measuring", unit="size") as progress:
+        for height, width in sizes:
+            runs.append(_run_one(options, restorer, height, width))
+            progress.advance()
+    after = conditions.now()
+    return BenchReport(
+        machine=machine.to_json(),
+        versions=library_versions(),
+        peaks=processor,
+        runs=tuple(runs),
+        background=conditions.background(before, after, machine.cores),
+        warnings=tuple(conditions.warnings(before, after, machine.cores)),
+    )
+
+
+def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width: int) -> Run:
+    from edge_restore.bench import timing, ways
+    from edge_restore.bench.document import Run
+
+    if options.samples < 0 or options.seconds <= 0:
+        raise OptionError(
+            f"--samples is {options.samples}, --seconds {options.seconds:g}",
+            expected="a positive number of each",
+            mend="leave both out for 64 frames, or as many as fit into a minute",
+        )
+    found = ways.measure(
+        restorer,
+        _picture(height, width),
+        samples=options.samples or timing.FEWEST,
+        greatest_seconds=options.seconds,
+    )
+    card = restorer.card
+    return Run(
+        network=card.network,
+        model=card.onnx.file,
+        model_sha256=card.onnx.sha256,
+        backend=restorer.name,
+        precision=card.precision,
+        height=height,
+        width=width,
+        ways=found,
+    )
+
+
+def _picture(height: int, width: int) -> Pixels:
+    """The demo's photo, scaled to cover the frame."""
+    import cv2
+    import numpy as np
+
+    from edge_restore.demo.demonstration import PHOTO
+    from edge_restore.images import read_image
+
+    photo = read_image(PHOTO)
+    return np.ascontiguousarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    from edge_restore import frame_size
+    from edge_restore.bench.costs import SIZES
+
+    if text == "all":
+        return list(SIZES)
+    return [frame_size.parse(part) for part in text.split(",")]
+
+
+def _show(table: Table, options: argparse.Namespace) -> None:
+    from edge_restore.bench import tables
+
+    print(tables.as_markdown(table) if options.markdown else tables.as_text(table))
+
+
+def _too_many(action: str, expected: str) -> OptionError:
+    return OptionError(
+        f"'bench {action}' was given another number of reports",
+        expected=expected,
+        mend="see `edge-restore bench --help`",
+    )

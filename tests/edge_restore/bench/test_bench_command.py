@@ -1,0 +1,179 @@
+"""`edge-restore bench`: a small model measured for real, its report, claims and comparisons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_restore import cli
+from edge_restore.bench import tables
+from edge_restore.bench.document import BenchReport, Run
+from edge_restore.bench.peaks import Peaks
+from edge_restore.bench.timing import Timing
+from edge_restore.cards import ModelCard, card_path, verify
+from edge_restore.errors import DataError
+from tests.edge_restore.onnx_models import write_model
+
+LEVEL = Timing(((10.0,) * 30, (10.1,) * 30, (9.9,) * 30), 8, True)
+
+
+def a_report(**changes: Any) -> BenchReport:
+    ways = {"network": LEVEL, "host to host": LEVEL, "camera to sink": LEVEL}
+    run = Run("svdn", "svdn.onnx", "0" * 64, "onnxruntime-cpu", "fp32", 720, 1280, ways)
+    peaks = Peaks("a CPU", "a test", 1e14, None, None, 1e11)
+    base = BenchReport({"cpu": "a CPU", "cores": 2}, {"numpy": "2"}, peaks, (run,), 0.01, ())
+    return replace(base, **changes)
+
+
+def with_times(report: BenchReport, factor: float) -> BenchReport:
+    def scaled(timing: Timing) -> Timing:
+        rounds = tuple(tuple(t * factor for t in one) for one in timing.rounds_ms)
+        return Timing(rounds, timing.warm_up, timing.settled)
+
+    runs = [replace(r, ways={w: scaled(t) for w, t in r.ways.items()}) for r in report.runs]
+    return replace(report, runs=tuple(runs))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small model whose card calls it SVDN, because only known networks have a cost."""
+    path = write_model(tmp_path)
+    card = verify(card_path(path))
+    assert isinstance(card, ModelCard)
+    replace(card, network="svdn").write(card_path(path))
+    return path
+
+
+def test_a_model_is_measured_for_real(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.json"
+    words = ["bench", "--model", str(model), "--sizes", "64x96,32x32", "--samples", "66"]
+    assert cli.main([*words, "--json", str(out), "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "96x64" in said and "32x32" in said and "camera to sink" in said
+    assert "GFLOP/s in FP32" in said
+    report = BenchReport.read(out)
+    assert [(r.height, r.width) for r in report.runs] == [(64, 96), (32, 32)]
+    for run in report.runs:
+        assert list(run.ways) == ["network", "host to host", "camera to sink"]
+        assert all(len(t.samples_ms) == 66 for t in run.ways.values())
+    assert report.peaks is not None and report.peaks.fp32 and report.peaks.fp32 > 1e9
+    assert report.peaks.fp16 is None and report.peaks.int8 is None
+
+
+def test_a_report_survives_the_file(tmp_path: Path) -> None:
+    report = a_report(warnings=("the clock's governor is 'powersave'",), background=None)
+    report.write(tmp_path / "r.json")
+    assert BenchReport.read(tmp_path / "r.json") == report
+    assert len((tmp_path / "r.json").read_text().splitlines()) < 100
+
+
+def test_what_is_wrong_with_a_report_is_told_at_once(tmp_path: Path) -> None:
+    document = a_report().to_json()
+    run = document["runs"][0]
+    run["ways"]["by hand"] = run["ways"]["network"]
+    run["ways"]["host to host"]["rounds_ms"] = [[]]
+    run["model_sha256"], document["background"] = "x", "much"
+    with pytest.raises(DataError) as caught:
+        BenchReport.from_json(document)
+    for wrong in ("no way 'by hand'", "rounds_ms", "model_sha256", "background"):
+        assert wrong in str(caught.value)
+    with pytest.raises(DataError, match="runs is empty"):
+        BenchReport.from_json(a_report(runs=()).to_json())
+    with pytest.raises(DataError, match="cannot be read as a benchmark report"):
+        BenchReport.read(tmp_path / "missing.json")
+
+
+def test_the_table_has_floor_and_bound() -> None:
+    header, rows, _ = tables.results(a_report())
+    row = dict(zip(header, rows[0], strict=True))
+    assert row["p50 ms"] == "10.0" and row["samples"] == "90"
+    assert row["95 % of it"] == "9.90 to 10.1" and row["p90 at most"] == "10.1"
+    assert row["floor ms"] == "3.80" and row["of the peak"] == "38%"  # 380 GFLOP over 100 TFLOP/s
+    bare = tables.results(a_report(peaks=None))[1][0]
+    assert bare[-1] == bare[-2] == "-"
+
+
+def test_notes_name_every_doubt() -> None:
+    noisy = Timing(((10.0,) * 9, (14.0,) * 9, (10.0,) * 9), 4, False)
+    run = replace(a_report().runs[0], ways={"network": noisy})
+    said = "\n".join(tables.notes(a_report(runs=(run,), warnings=("the fan is loud",))))
+    assert "in doubt: the fan is loud" in said
+    assert "too noisy: svdn 1280x720, onnxruntime-cpu, fp32, network" in said
+    assert "not settled" in said and "a CPU, 2 cores" in said
+    assert "too noisy" not in "\n".join(tables.notes(a_report()))
+
+
+def test_two_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = a_report()
+    files = {}
+    for name, factor in (("slow", 1.0), ("fast", 0.5), ("same", 1.004)):
+        files[name] = tmp_path / f"{name}.json"
+        with_times(report, factor).write(files[name])
+
+    def compared(a: str, b: str) -> str:
+        assert cli.main(["bench", "compare", str(files[a]), str(files[b])]) == 0
+        return capsys.readouterr().out
+
+    assert "2.00" in compared("slow", "fast") and "faster" in compared("slow", "fast")
+    assert "slower" in compared("fast", "slow")
+    assert compared("slow", "same").count("within noise") == 3
+
+
+def test_reports_without_a_common_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = a_report()
+    report.write(tmp_path / "a.json")
+    other = replace(report, runs=(replace(report.runs[0], height=360),))
+    other.write(tmp_path / "b.json")
+    words = ["bench", "compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert cli.main(words) == 2
+    assert "have no run in common" in capsys.readouterr().err
+
+
+def test_claims_without_and_with_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "claims", "--json", str(tmp_path / "c.json")]) == 0
+    said = capsys.readouterr().out
+    assert "cannot be" in said and "33.5" in said and "Nothing was measured here" in said
+    entries = json.loads((tmp_path / "c.json").read_text())
+    assert len(entries) == 38
+    impossible = {e["claim"] for e in entries if e["verdict"] == "cannot be"}
+    assert impossible == {"svdn-table1-ours-a", "svdn-table1-ours-b", "svdn-section4-3-ours"}
+    a_report().write(tmp_path / "r.json")
+    assert cli.main(["bench", "claims", str(tmp_path / "r.json"), "--markdown"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("| paper | where |") and "Nothing was measured" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fly"], "no action 'fly'"),
+        (["compare", "a.json"], "another number of reports"),
+        (["claims", "a", "b"], "another number of reports"),
+        (["claims", "missing.json"], "cannot be read as a benchmark report"),
+        (["--samples", "-1"], "--samples is -1"),
+        (["--sizes", "big"], "big"),
+        (["--json", "/nowhere/r.json"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_error(
+    words: list[str], message: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", *words, "--model", str(model)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "to mend" in said and "Traceback" not in said
+
+
+def test_contenders_side_by_side() -> None:
+    fast = Timing(tuple(tuple(t / 4 for t in one) for one in LEVEL.rounds_ms), 3, True)
+    header, rows, _ = tables.side_by_side({"eager": LEVEL, "ours": fast}, "eager")
+    assert rows[0][2] == "1.00" and rows[1][2] == "4.00"
+    assert header[2] == "times faster than eager"
+    assert tables.as_markdown((header, rows, 1)).count("\n") == 3
