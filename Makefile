@@ -48,7 +48,7 @@ $(BINDINGS)/.installed: $(VENV)/.installed-test
 
 EXTRAS_base :=
 EXTRAS_check := [dev]
-EXTRAS_test := [train,tensorboard,export,rtx,dev]
+EXTRAS_test := [train,tensorboard,export,rtx,openvino,dev]
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || \

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edge_restore.backends.onnxruntime import from_unit_range, to_unit_range
+from edge_restore.backends.cpu import from_unit_range, to_unit_range
 from edge_restore.cards import ModelCard
 from edge_restore.errors import BackendError, DependencyError
 from edge_restore.frames import Pixels

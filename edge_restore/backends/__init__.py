@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_restore.backends.restorer import Restorer
 from edge_restore.errors import BackendError, DependencyError, UserError
 
+if TYPE_CHECKING:
+    from edge_restore.backends.cpu import CpuRestorer
+
 __all__ = ["NAMES", "BackendStatus", "available", "create"]
 
-NAMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
+NAMES = ("auto", "onnxruntime", "openvino", "openvino-bf16", "tensorrt", "tensorrt-rtx")
 """What `create` understands; "auto" takes the fastest one that can run here."""
+
+CPU_NAMES = ("onnxruntime", "openvino", "openvino-bf16")
 
 _GPU_NAMES = ("tensorrt", "tensorrt-rtx")
 
@@ -44,8 +50,8 @@ def create(
     """Make a restorer.
 
     Args:
-        backend: one of `NAMES`. "auto" takes a GPU's where it can run a model, and the CPU's
-            otherwise.
+        backend: one of `NAMES`. "auto" takes a GPU's where it can run a model, and otherwise
+            the fastest of the CPU's that is exact enough, see `choice.fastest`.
         models: ONNX files with a card beside each, in the order of preference: the first that the
             backend can run is taken.
         threads: how many the network may use; None lets the backend choose. A GPU's do not care.
@@ -71,20 +77,52 @@ def create(
         return TensorRTRestorer(models, backend)
     if backend == "auto" and (restorer := _on_a_gpu(models)) is not None:
         return restorer
-    from edge_restore.backends.onnxruntime import OnnxRuntimeRestorer
+    if backend == "auto":
+        from edge_restore.backends import choice
 
-    return OnnxRuntimeRestorer(models, threads=threads, memory_budget=memory_budget)
+        backend = choice.fastest(models, threads=threads)
+    return on_the_cpu(backend, models, threads=threads, memory_budget=memory_budget)
+
+
+def on_the_cpu(
+    backend: str,
+    models: Sequence[Path],
+    *,
+    threads: int | None = None,
+    memory_budget: int | None = None,
+) -> CpuRestorer:
+    """A restorer of one of the CPU's backends, as `create`."""
+    if backend == "onnxruntime":
+        from edge_restore.backends.onnxruntime import OnnxRuntimeRestorer
+
+        return OnnxRuntimeRestorer(models, threads=threads, memory_budget=memory_budget)
+    from edge_restore.backends.openvino import OpenVinoRestorer
+
+    precision = "bf16" if backend == "openvino-bf16" else "fp32"
+    return OpenVinoRestorer(
+        models, precision=precision, threads=threads, memory_budget=memory_budget
+    )
 
 
 def available() -> list[BackendStatus]:
     """The state of every backend on this machine."""
-    from edge_restore.backends.onnxruntime import description
+    return [status(name) for name in CPU_NAMES] + [_gpu_status(n) for n in _GPU_NAMES]
+
+
+def status(name: str) -> BackendStatus:
+    """The state of one of the CPU's backends."""
+    from edge_restore.backends import onnxruntime, openvino
 
     try:
-        statuses = [BackendStatus("onnxruntime", True, description())]
+        if name == "onnxruntime":
+            return BackendStatus(name, True, onnxruntime.description())
+        if name == "openvino-bf16" and not openvino.has_bfloat16():
+            return BackendStatus(name, False, "this processor does not multiply bfloat16")
+        return BackendStatus(name, True, openvino.description())
     except DependencyError as error:
-        statuses = [BackendStatus("onnxruntime", False, str(error.mend))]
-    return statuses + [_gpu_status(name) for name in _GPU_NAMES]
+        if name == "onnxruntime":
+            return BackendStatus(name, False, str(error.mend))
+        return BackendStatus(name, False, error.found, error.mend)
 
 
 def _on_a_gpu(models: Sequence[Path]) -> Restorer | None:

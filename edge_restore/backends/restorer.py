@@ -19,6 +19,10 @@ class Restorer(Protocol):
     name: str
     """What reports call it, e.g. "onnxruntime-cpu"."""
 
+    @property
+    def precision(self) -> str:
+        """What it computes in: "fp32", "bf16", "fp16" or "int8"."""
+
     card: ModelCard
     """The model that it runs, of those it was given."""
 

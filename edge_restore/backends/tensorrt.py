@@ -79,6 +79,11 @@ class TensorRTRestorer:
         self._ring: FrameRing | None = None
         self._resources = ExitStack()
 
+    @property
+    def precision(self) -> str:
+        """What the engine computes in, as the model's card says."""
+        return self.card.precision
+
     def open(self, height: int, width: int) -> None:
         """Make ready for frames of this size: find or build the engine, load it, run it once.
 

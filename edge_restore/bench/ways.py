@@ -97,6 +97,7 @@ class _Watched:
 
     def __init__(self, inner: Restorer, arrived: threading.Semaphore) -> None:
         self.name, self.card, self.in_flight = inner.name, inner.card, inner.in_flight
+        self.precision = inner.precision
         self.open, self.submit = inner.open, inner.submit
         self.collect, self.flush = inner.collect, inner.flush
         self._inner, self._arrived = inner, arrived

@@ -183,7 +183,7 @@ def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width
         model=card.onnx.file,
         model_sha256=card.onnx.sha256,
         backend=restorer.name,
-        precision=card.precision,
+        precision=restorer.precision,
         height=height,
         width=width,
         ways=found,

@@ -46,7 +46,7 @@ def run_report(
         height=size[0],
         model=ModelIdentity(restorer.card.name, restorer.card.onnx.sha256),
         backend=restorer.name,
-        precision="fp32",
+        precision=restorer.precision,
         machine=this_machine().to_json(),
         versions=library_versions(),
         interrupted=result.interrupted,

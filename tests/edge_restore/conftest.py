@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from edge_restore.backends import choice
+
 DATA = Path(os.environ.get("EDGE_RESTORE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+
+@pytest.fixture(autouse=True)
+def auto_is_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU "auto" measures which backend is fastest; test_choice.py tests that."""
+    monkeypatch.setattr(choice, "fastest", lambda models, *, threads=None: "onnxruntime")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ class Sleeper:
     def __init__(self, inner: OnnxRuntimeRestorer, seconds: float) -> None:
         self.inner, self.seconds = inner, seconds
         self.name, self.card, self.in_flight = inner.name, inner.card, inner.in_flight
+        self.precision = inner.precision
         self.under_way = self.most = 0
 
     def open(self, height: int, width: int) -> None:

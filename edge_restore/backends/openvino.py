@@ -1,0 +1,167 @@
+"""The OpenVINO backend: the fastest way through a network on x86 CPUs, and on ARM.
+
+OpenVINO's ONNX reader has no DeformConv. An extension of the reader writes it as OpenVINO's own
+deformable_convolution, which has the same offsets, masks and borders.
+
+A network is compiled for each size of frame, because one of fixed size is faster than one that
+takes every size; `open` does it, in about a second.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edge_restore.backends.cpu import CpuRestorer, Image, checked_card, first_line
+from edge_restore.cards import ModelCard
+from edge_restore.errors import BackendError, DependencyError, InternalError
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+"""What convolutions compute in, and OpenVINO's word for it. The rest follows where it is as exact:
+the picture's addition at the end is done in FP32 in either."""
+
+
+class OpenVinoRestorer(CpuRestorer):
+    """Restores with OpenVINO on the CPU, see `CpuRestorer`.
+
+    Args:
+        models: ONNX files with a card beside each, in the order of preference: the first that this
+            OpenVINO can read is taken.
+        precision: "fp32", or "bf16" on processors that multiply bfloat16 (AMX, AVX-512 BF16).
+        threads: how many threads a frame may use; None lets OpenVINO choose.
+        memory_budget: bytes for the network's activations, see `memory.greatest_area`.
+
+    Raises:
+        ModelError, CardError: a model is not ours or not what its card says.
+        BackendError: OpenVINO can read none of the models, or the processor has no bfloat16.
+        OptionError: `threads` or `memory_budget` is less than 1.
+        DependencyError: OpenVINO is not installed.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Path],
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
+        super().__init__(threads, memory_budget)
+        self._core = _core()
+        if precision == "bf16" and not has_bfloat16(self._core):
+            raise BackendError(
+                "this processor does not multiply bfloat16",
+                expected="AMX or AVX-512 BF16, or SVE on ARM",
+                mend="use --backend openvino, which computes in FP32",
+            )
+        self.precision = precision
+        self.name = "openvino-cpu" if precision == "fp32" else f"openvino-cpu-{precision}"
+        self.model, self.card, self._graph_model = _first_that_reads(self._core, models)
+        self._threads = threads
+        self._prepared: tuple[int, int] | None = None
+        self._request: Any = None
+
+    def _prepare(self, height: int, width: int) -> None:
+        if self._prepared == (height, width):
+            return
+        camera = self.card.form == "camera"
+        model = self._graph_model.clone()
+        properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if self._threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = self._threads
+        try:
+            model.reshape([1, height, width, 3] if camera else [1, 3, height, width])
+            compiled = self._core.compile_model(model, "CPU", properties)
+        except Exception as error:  # see CpuRestorer._run
+            raise BackendError(
+                f"OpenVINO cannot compile '{self.model}' for {width}x{height}: {first_line(error)}",
+                expected="a model that takes this size",
+                mend="use --backend onnxruntime",
+            ) from error
+        self._request = compiled.create_infer_request()
+        self._prepared = (height, width)
+
+    def _graph(self, image: Image) -> Image:
+        if self._request is None:
+            raise InternalError("the network was not prepared")
+        results = self._request.infer({0: np.ascontiguousarray(image)}, share_inputs=True)
+        # A copy: the request writes its output into the same memory every time.
+        return np.array(results[0])
+
+
+def description() -> str:
+    """OpenVINO's version and the processor's types; DependencyError when it is missing."""
+    openvino, core = _import(), _core()
+    types = "FP32, bfloat16" if has_bfloat16(core) else "FP32"
+    return f"OpenVINO {openvino.__version__.partition('-')[0]}, {types}"
+
+
+def has_bfloat16(core: Any = None) -> bool:
+    """Whether the processor multiplies bfloat16 faster than FP32, as OpenVINO sees it."""
+    core = _core() if core is None else core
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _core() -> Any:
+    """OpenVINO's entry point, with our reader of DeformConv."""
+    openvino = _import()
+    frontend = importlib.import_module("openvino.frontend.onnx")
+    core = openvino.Core()
+    core.add_extension(frontend.ConversionExtension("DeformConv", _deformable_convolution))
+    return core
+
+
+def _import() -> ModuleType:
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise DependencyError(
+            "openvino", needed_for="the openvino backend", extra="openvino"
+        ) from error
+
+
+def _deformable_convolution(node: Any) -> list[Any]:
+    """ONNX DeformConv (image, weight, offset, bias, mask) in OpenVINO's operators."""
+    ops = importlib.import_module("openvino.opset8")
+    inputs = [node.get_input(i) for i in range(node.get_input_size())]
+    image, weight, offset = inputs[:3]
+    pads = [int(n) for n in node.get_attribute("pads", [0, 0, 0, 0])]
+    masked = {"mask": inputs[4]} if len(inputs) > 4 else {}
+    restored = ops.deformable_convolution(
+        image, offset, weight,
+        [int(n) for n in node.get_attribute("strides", [1, 1])],
+        pads[:2], pads[2:],
+        [int(n) for n in node.get_attribute("dilations", [1, 1])],
+        group=int(node.get_attribute("group", 1)),
+        deformable_group=int(node.get_attribute("offset_group", 1)),
+        # A sample beyond the border is mixed with zeros, as ONNX has it.
+        bilinear_interpolation_pad=True,
+        **masked,
+    )  # fmt: skip
+    if len(inputs) > 3:
+        bias = ops.reshape(inputs[3], ops.constant(np.array([1, -1, 1, 1], np.int64)), False)
+        restored = ops.add(restored, bias)
+    return [restored.output(0)]
+
+
+def _first_that_reads(core: Any, models: Sequence[Path]) -> tuple[Path, ModelCard, Any]:
+    lacking = []
+    for model in models:
+        card = checked_card(model)
+        try:
+            return model, card, core.read_model(str(model))
+        except Exception as error:  # see CpuRestorer._run
+            lacking.append(f"{model.name}: {first_line(error)}")
+    raise BackendError(
+        "OpenVINO can read none of the models:\n    " + "\n    ".join(lacking),
+        expected="an FP32 model with standard operators",
+        mend="use --backend onnxruntime, or upgrade openvino",
+    )
