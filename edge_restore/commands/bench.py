@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the longest that one way at one size may take; default: 60",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts")
     parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
     add_restorer_arguments(parser)
 
@@ -73,15 +74,19 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
-    from edge_restore.bench import tables
-    from edge_restore.files import check_writable
+    from edge_restore.bench import page, tables
+    from edge_restore.files import check_writable, write_text
 
-    if options.json is not None:
-        check_writable(options.json)
+    for path in (options.json, options.html):
+        if path is not None:
+            check_writable(path)
     report = _run_all(options, _sizes(options.sizes))
     if options.json is not None:
         report.write(options.json)
         print(f"wrote '{options.json}'", file=sys.stderr)
+    if options.html is not None:
+        write_text(options.html, page.html_page(report))
+        print(f"wrote '{options.html}'", file=sys.stderr)
     _show(tables.results(report), options)
     print()
     for note in tables.notes(report):

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from edge_restore.latency import percentiles
 from edge_restore.report import cells
 
-_WIDTH, _HEIGHT = 480, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 26, 38
-_PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-_BASE = _TOP + _PLOT_HEIGHT
+WIDTH, HEIGHT = 480, 240
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 38
+PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+BASE = TOP + PLOT_HEIGHT
 _BINS = 32
 _COLUMNS = 120
 _LINES = 4
@@ -36,31 +36,29 @@ def histogram(samples_ms: Sequence[float], label: str) -> str:
         counts[min(int((sample - low) / width), _BINS - 1)] += 1
 
     def x(value: float) -> float:
-        return _LEFT + _PLOT_WIDTH * (value - low) / (high - low)
+        return LEFT + PLOT_WIDTH * (value - low) / (high - low)
 
     top = max(*counts, _LINES)  # grid lines at whole numbers
-    parts = [_grid(top)]
-    bar = _PLOT_WIDTH / _BINS
+    parts = [grid(top)]
+    bar = PLOT_WIDTH / _BINS
     for i, count in enumerate(counts):
         if count:
-            height = _PLOT_HEIGHT * count / _rounded_up(top)
+            height = PLOT_HEIGHT * count / rounded_up(top)
             parts.append(
-                f'<rect class="bar" x="{_LEFT + i * bar + 0.5:.1f}" y="{_BASE - height:.1f}" '
+                f'<rect class="bar" x="{LEFT + i * bar + 0.5:.1f}" y="{BASE - height:.1f}" '
                 f'width="{bar - 1:.1f}" height="{height:.1f}"/>'
             )
-    parts += [_tick(x(value), f"{value:,.6g}") for value in _round_values(low, high)]
-    parts.append(_axis_title("milliseconds"))
+    parts += [tick(x(value), f"{value:,.6g}") for value in round_values(low, high)]
+    parts.append(axis_title("milliseconds"))
     p = percentiles(samples_ms)
     last = -math.inf
     for name, value in (("p50", p.p50), ("p90", p.p90), ("p99", p.p99)):
         at = x(value)
-        parts.append(
-            f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP - 6}" y2="{_BASE}"/>'
-        )
+        parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{BASE}"/>')
         if at - last > 28:  # labels must not overprint each other
-            parts.append(f'<text class="mark" x="{at:.1f}" y="{_TOP - 10}">{name}</text>')
+            parts.append(f'<text class="mark" x="{at:.1f}" y="{TOP - 10}">{name}</text>')
             last = at
-    return _svg(f"Histogram of {label} times in milliseconds", parts)
+    return svg(f"Histogram of {label} times in milliseconds", parts)
 
 
 def timeline(samples_ms: Mapping[str, Sequence[float]]) -> str:
@@ -78,62 +76,65 @@ def timeline(samples_ms: Mapping[str, Sequence[float]]) -> str:
         for i in range(0, frames, group)
     ]
     top = max(map(sum, columns))
-    parts = [_grid(top)]
-    scale = _PLOT_HEIGHT / (_rounded_up(top) or 1)
-    bar = _PLOT_WIDTH / len(columns)
+    parts = [grid(top)]
+    scale = PLOT_HEIGHT / (rounded_up(top) or 1)
+    bar = PLOT_WIDTH / len(columns)
     for i, column in enumerate(columns):
-        y = float(_BASE)
+        y = float(BASE)
         for stage, value in zip(TIMELINE_STAGES, column, strict=True):
             y -= value * scale
             parts.append(
-                f'<rect class="{stage}" x="{_LEFT + i * bar:.1f}" y="{y:.1f}" '
+                f'<rect class="{stage}" x="{LEFT + i * bar:.1f}" y="{y:.1f}" '
                 f'width="{max(bar - 0.8, 0.8):.1f}" height="{value * scale:.1f}"/>'
             )
-    for frame in _round_values(0, frames - 1):
+    for frame in round_values(0, frames - 1):
         if frame == int(frame):
-            at = _LEFT + (frame / group + 0.5) * bar
-            parts.append(_tick(at, cells.count(int(frame))))
-    parts.append(_axis_title("frame"))
-    parts.append(f'<text class="axis" x="{_LEFT}" y="{_TOP - 10}">ms</text>')
-    return _svg("Time of each frame in milliseconds, by stage", parts)
+            at = LEFT + (frame / group + 0.5) * bar
+            parts.append(tick(at, cells.count(int(frame))))
+    parts.append(axis_title("frame"))
+    parts.append(f'<text class="axis" x="{LEFT}" y="{TOP - 10}">ms</text>')
+    return svg("Time of each frame in milliseconds, by stage", parts)
 
 
-def _svg(title: str, parts: Sequence[str]) -> str:
+def svg(title: str, parts: Sequence[str]) -> str:
+    """A chart of these parts; the title is read out by screen readers."""
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
         + "".join(parts)
         + "</svg>"
     )
 
 
-def _grid(top: float) -> str:
+def grid(top: float) -> str:
     """Horizontal lines with their values, from 0 to just above `top`."""
-    ceiling = _rounded_up(top)
+    ceiling = rounded_up(top)
     lines = []
-    for value in _round_values(0, ceiling, _LINES):
-        y = _BASE - _PLOT_HEIGHT * value / ceiling
+    for value in round_values(0, ceiling, _LINES):
+        y = BASE - PLOT_HEIGHT * value / ceiling
         lines.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="value" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:,.6g}</text>'
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="value" x="{LEFT - 6}" y="{y + 4:.1f}">{value:,.6g}</text>'
         )
     return "".join(lines)
 
 
-def _tick(x: float, text: str) -> str:
-    return f'<text class="tick" x="{x:.1f}" y="{_BASE + 16}">{text}</text>'
+def tick(x: float, text: str) -> str:
+    """A label under the plot."""
+    return f'<text class="tick" x="{x:.1f}" y="{BASE + 16}">{text}</text>'
 
 
-def _axis_title(text: str) -> str:
-    return f'<text class="tick" x="{_LEFT + _PLOT_WIDTH / 2}" y="{_HEIGHT - 6}">{text}</text>'
+def axis_title(text: str) -> str:
+    """What the horizontal axis counts."""
+    return f'<text class="tick" x="{LEFT + PLOT_WIDTH / 2}" y="{HEIGHT - 6}">{text}</text>'
 
 
-def _rounded_up(value: float) -> float:
+def rounded_up(value: float) -> float:
     """The next value that a grid line can stand at."""
     step = _step(value, _LINES)
     return step * math.ceil(value / step - 1e-9)
 
 
-def _round_values(low: float, high: float, wanted: int = 5) -> list[float]:
+def round_values(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers within [low, high], about `wanted` of them."""
     step = _step(high - low, wanted)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -41,6 +41,11 @@ def html_page(
         f'<p class="note">{escape(note)}</p>' if note else "",
         _machine(report),
     ]
+    return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page of these parts, HTML each, with the style sheet inside."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -99,10 +104,10 @@ def _latency(report: LatencyReport) -> str:
         ]
         for name, p in report.stages.items()
     ]
-    table = _table(["stage", "p50", "p90", "p99", "mean", "frames"], rows)
+    stages = table(["stage", "p50", "p90", "p99", "mean", "frames"], rows)
     return (
         "<h2>Time per frame</h2>"
-        f"{table}"
+        f"{stages}"
         '<p class="note">Milliseconds; percentiles by nearest rank. “queue” is all waiting, before '
         "restoring and before encoding; “total” runs from the begin of decoding to the end of "
         "encoding.</p>"
@@ -150,7 +155,7 @@ def _quality_table(quality: Quality) -> str:
             f"{quality.ssim_after - quality.ssim_before:+.4f}",
         ],
     ]
-    return f"<h2>Quality</h2>{_table(['mean over the frames', 'before', 'after', 'gain'], rows)}"
+    return f"<h2>Quality</h2>{table(['mean over the frames', 'before', 'after', 'gain'], rows)}"
 
 
 def _accounting(report: LatencyReport) -> str:
@@ -161,7 +166,7 @@ def _accounting(report: LatencyReport) -> str:
         ["frames out", cells.count(report.frames_out)],
         ["wall-clock time", f"{report.wall_seconds:.1f} s"],
     ]
-    return _table(["", ""], rows, head=False)
+    return table(["", ""], rows, head=False)
 
 
 def _machine(report: LatencyReport) -> str:
@@ -174,13 +179,14 @@ def _machine(report: LatencyReport) -> str:
     model = [["model", report.model.name], ["SHA-256", report.model.sha256]]
     return (
         "<h2>Machine</h2>"
-        f"{_table(['', ''], rows, head=False)}"
+        f"{table(['', ''], rows, head=False)}"
         "<h2>Versions</h2>"
-        f"{_table(['', ''], versions + model, head=False)}"
+        f"{table(['', ''], versions + model, head=False)}"
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], head: bool = True) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], head: bool = True) -> str:
+    """A table; without `head` one of facts, names on the left."""
     columns = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows

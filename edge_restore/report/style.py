@@ -59,6 +59,8 @@ svg text.mark { fill: var(--ink); }
 svg .bar { fill: var(--restore); }
 svg .decode { fill: var(--decode); } svg .queue { fill: var(--queue); }
 svg .restore { fill: var(--restore); } svg .encode { fill: var(--encode); }
+svg .roof { fill: none; stroke: var(--encode); stroke-width: 1.5; }
+.claims td, .claims th { text-align: left !important; font-size: 0.86rem; }
 .legend { font-weight: 400; color: var(--soft); font-size: 0.82rem; margin-left: 8px; }
 .legend span { margin-right: 10px; white-space: nowrap; }
 .legend i {

@@ -169,7 +169,7 @@ def test_histogram_shows_every_sample(samples: list[float]) -> None:
     heights = [float(part.split('"')[0]) for part in svg.split('height="')[1:]]
     # bars are as high as their counts, on a scale whose top is the last grid line
     top = 4 * -(-max(len(samples), 4) // 4) if len(set(samples)) == 1 else 4
-    assert sum(heights) == pytest.approx(charts._PLOT_HEIGHT * len(samples) / top, abs=1)
+    assert sum(heights) == pytest.approx(charts.PLOT_HEIGHT * len(samples) / top, abs=1)
 
 
 def test_timeline_stacks_to_the_total() -> None:
@@ -178,7 +178,7 @@ def test_timeline_stacks_to_the_total() -> None:
     assert svg.count("<rect") == 4 * charts._COLUMNS
     assert svg.count('class="restore"') == charts._COLUMNS
     heights = [float(part.split('"')[0]) for part in svg.split('height="')[1:]]
-    assert sum(heights[:4]) == pytest.approx(charts._PLOT_HEIGHT, abs=0.5)
+    assert sum(heights[:4]) == pytest.approx(charts.PLOT_HEIGHT, abs=0.5)
     tops = [float(part.split('"')[0]) for part in svg.split('" y="')[1:] if "height" in part[:40]]
     for i in range(1, 4):  # each begins where the one below ends
         assert tops[i] + heights[i] == pytest.approx(tops[i - 1], abs=0.2)

@@ -53,7 +53,8 @@ def test_a_model_is_measured_for_real(
 ) -> None:
     out = tmp_path / "r.json"
     words = ["bench", "--model", str(model), "--sizes", "64x96,32x32", "--samples", "66"]
-    assert cli.main([*words, "--json", str(out), "--threads", "1"]) == 0
+    words += ["--json", str(out), "--html", str(tmp_path / "r.html")]
+    assert cli.main([*words, "--threads", "1"]) == 0
     said = capsys.readouterr().out
     assert "96x64" in said and "32x32" in said and "camera to sink" in said
     assert "GFLOP/s in FP32" in said
@@ -62,6 +63,9 @@ def test_a_model_is_measured_for_real(
     for run in report.runs:
         assert list(run.ways) == ["network", "host to host", "camera to sink"]
         assert all(len(t.samples_ms) == 66 for t in run.ways.values())
+    shown = (tmp_path / "r.html").read_text()
+    assert "How long SVDN takes" in shown and "roofline" in shown and "cannot be" in shown
+    assert shown.count("<svg") == 5 and "http" not in shown
     assert report.peaks is not None and report.peaks.fp32 and report.peaks.fp32 > 1e9
     assert report.peaks.fp16 is None and report.peaks.int8 is None
 

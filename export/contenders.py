@@ -1,0 +1,177 @@
+"""What a user would run instead, timed in turns with what we offer: `python -m export.contenders`.
+
+Every contender restores one 8-bit frame to one 8-bit frame on the CPU, with all conversions, so
+the times can be compared. PSNR is against torch in eager mode and FP32. On a GPU, torchvision's and
+NVIDIA's deformable convolutions are compared by `python -m export.deform_conv bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edge_restore import backends, frame_size, zoo
+from edge_restore.bench import tables, timing
+from edge_restore.bench.timing import Timing
+from edge_restore.errors import UserError
+from edge_restore.frames import Pixels
+from edge_restore.machine import this_machine
+from edge_restore.metrics import psnr
+from edge_restore.report import cells
+from train import weights as weights_files
+
+Restore = Callable[[Pixels], Pixels]
+Contenders = dict[str, Restore]
+
+EAGER, PLAIN = "torch eager", "plain ONNX Runtime"
+
+
+def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Contenders, list[str]]:
+    """What can be run here, by name, and why the others cannot.
+
+    Args:
+        model: a name of the zoo.
+        weights: the safetensors that it was exported from.
+        height, width: of the frames.
+    """
+    network, _ = weights_files.load(weights)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    makers: dict[str, Callable[[], Restore]] = {
+        EAGER: lambda: _torch(network),
+        "torch.compile": lambda: _torch(torch.compile(network, dynamic=False)),
+        PLAIN: lambda: _plain(zoo.find(model)[0]),
+        "plain ONNX Runtime, GridSample": lambda: _plain(zoo.find(model)[-1]),
+        "edge_restore, onnxruntime": lambda: _ours("onnxruntime", model, height, width),
+        "edge_restore, openvino": lambda: _ours("openvino", model, height, width),
+        "edge_restore, openvino-bf16": lambda: _ours("openvino-bf16", model, height, width),
+    }
+    if len(zoo.find(model)) == 1:
+        del makers["plain ONNX Runtime, GridSample"]
+    found: Contenders = {}
+    left_out = []
+    probe = np.zeros((height, width, 3), np.uint8)
+    for name, make in makers.items():
+        try:
+            restore = make()
+            restore(probe)
+        except UserError as error:
+            left_out.append(f"{name}: {error.found}")
+        except Exception as error:  # torch.compile fails in as many ways as machines differ
+            left_out.append(f"{name}: {type(error).__name__}")
+        else:
+            found[name] = restore
+    return found, left_out
+
+
+def compare(
+    found: Contenders, frame: Pixels, samples: int, seconds: float
+) -> tuple[dict[str, Timing], dict[str, float]]:
+    """Times of each in turns, and the PSNR of each picture against the first's (at most 200 dB)."""
+    pictures = {name: restore(frame) for name, restore in found.items()}
+    reference = next(iter(pictures.values()))
+    things = {name: (lambda restore=restore: restore(frame)) for name, restore in found.items()}
+    timings = timing.measure(things, samples=samples, greatest_seconds=seconds)
+    return timings, {name: min(200.0, psnr(p, reference)) for name, p in pictures.items()}
+
+
+def _torch(network: torch.nn.Module) -> Restore:
+    def restore(pixels: Pixels) -> Pixels:
+        with torch.inference_mode():
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+            restored = network(image.contiguous(memory_format=torch.channels_last))
+            levels = (restored[0].clamp(0, 1) * 255).round().byte()
+        return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
+
+    return restore
+
+
+def _plain(model: Path) -> Restore:
+    """ONNX Runtime as its documentation opens it: no options."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+
+    def restore(pixels: Pixels) -> Pixels:
+        restored: Pixels = session.run(None, {"image": pixels[None]})[0][0]
+        return restored
+
+    return restore
+
+
+def _ours(backend: str, model: str, height: int, width: int) -> Restore:
+    restorer = backends.on_the_cpu(backend, zoo.find(model))
+    restorer.open(height, width)
+    return restorer.restored
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Time everything and print the tables; 0, or 2 with a message."""
+    p = argparse.ArgumentParser(prog="python -m export.contenders", description=__doc__)
+    p.add_argument("model", nargs="?", default="svdn", help="a name of the zoo")
+    p.add_argument("--weights", type=Path, help="default: train/released/MODEL.safetensors")
+    p.add_argument("--size", default="360x640", metavar="HxW")
+    p.add_argument("--samples", type=int, default=timing.FEWEST)
+    p.add_argument("--seconds", type=float, default=60.0, help="for each contender")
+    p.add_argument("--markdown", action="store_true")
+    args = p.parse_args(arguments)
+    try:
+        height, width = frame_size.parse(args.size)
+        weights = args.weights or Path("train/released") / f"{args.model}.safetensors"
+        found, left_out = contenders(args.model, weights, height, width)
+        timings, exactness = compare(found, _frame(height, width), args.samples, args.seconds)
+    except UserError as error:
+        print(f"contenders: error: {error}", file=sys.stderr)
+        return 2
+    first = [name for name in (EAGER, PLAIN) if name in timings]
+    shown: tables.Table = table(timings, exactness, first)
+    print(tables.as_markdown(shown) if args.markdown else tables.as_text(shown))
+    for reason in left_out:
+        print(f"not run: {reason}")
+    machine = this_machine()
+    counted = len(next(iter(timings.values())).samples_ms)
+    print(
+        f"{args.model}, {width}x{height}, 8-bit frames in and out; {machine.cpu}, {machine.cores} "
+        f"cores; p50 of {counted} frames each, in {timing.ROUNDS} rounds that took turns"
+    )
+    noisy = [name for name, one in timings.items() if one.noisy]
+    if noisy:
+        print(f"too noisy, measure again: {', '.join(noisy)}")
+    return 0
+
+
+def table(
+    timings: dict[str, Timing], exactness: dict[str, float], against: list[str]
+) -> tables.Table:
+    """A row for each contender: its time, and how many times faster it is than some of them."""
+    header = ("contender", "p50 ms", *(f"faster than {name}" for name in against), "PSNR dB")
+    rows: list[tuple[str, ...]] = []
+    for name, one in timings.items():
+        ratios = [timing.ratio_interval(timings[other], one) for other in against]
+        rows.append(
+            (
+                name,
+                cells.milliseconds(one.median_ms),
+                *(f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, low, high in ratios),
+                "equal" if exactness[name] >= 200 else f"{exactness[name]:.1f}",
+            )
+        )
+    return header, rows, 1
+
+
+def _frame(height: int, width: int) -> Pixels:
+    import cv2
+
+    from edge_restore.demo.demonstration import PHOTO
+    from edge_restore.images import read_image
+
+    photo = cv2.resize(read_image(PHOTO), (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(photo)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
