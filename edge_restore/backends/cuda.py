@@ -195,6 +195,13 @@ class CudaSlot:
             cuda.memcpy_dtoh_async(self._restored_host, self.restored, download)
             self._done.record(download)
 
+    def compute(self) -> None:
+        """Compute again from the picture that is on the device, and wait; for measuring that."""
+        assert self._run is not None, "the slot was not prepared"
+        with cuda_errors("restore a frame"):
+            self._run()
+            self._streams.compute.synchronize()
+
     def ready(self) -> bool:
         """Whether the restored picture is on the host."""
         with cuda_errors("restore a frame"):

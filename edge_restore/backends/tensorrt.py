@@ -23,7 +23,7 @@ from edge_restore.engine.cache import EngineCache
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.gpu import this_gpu
 from edge_restore.errors import BackendError, CardError, InternalError, OptionError
-from edge_restore.frames import Frame
+from edge_restore.frames import Frame, Pixels
 
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """The backend's names and the flavours that they run."""
@@ -77,6 +77,7 @@ class TensorRTRestorer:
         self._store, self._note = store, note
         self._size: tuple[int, int] | None = None
         self._ring: FrameRing | None = None
+        self._first: cuda.CudaSlot | None = None
         self._resources = ExitStack()
 
     @property
@@ -125,6 +126,18 @@ class TensorRTRestorer:
         frame.clock.begin("restore")  # padding it is a part of that
         self._ring.submit(frame, padding.pad_to_multiple(frame.pixels, self.card.multiple))
 
+    def alone(self, pixels: Pixels) -> Callable[[], object]:
+        """What runs the network once on pixels that lie on the GPU, and waits for it.
+
+        For measuring the network itself. No frame may be under way.
+        """
+        if self._first is None or self._size is None:
+            raise InternalError("the network of a restorer that is not open")
+        check_size((pixels.shape[0], pixels.shape[1]), self._size)
+        self._first.start(padding.pad_to_multiple(pixels, self.card.multiple))
+        self._first.take(*self._size)
+        return self._first.compute
+
     def collect(self) -> Frame | None:
         """The oldest frame, restored; None when it is not ready and more may be submitted."""
         return None if self._ring is None else self._ring.collect()
@@ -138,7 +151,7 @@ class TensorRTRestorer:
         self._size = None
         if self._ring is not None:
             self._ring.clear()
-            self._ring = None
+            self._ring = self._first = None
         self._resources.close()
 
     def _load(self, loaded: manifest.Loaded, engine: Path, resources: ExitStack) -> FrameRing:
@@ -161,6 +174,7 @@ class TensorRTRestorer:
             if problem := slot.prepare(session.bind, session.enqueue, capture=capture):
                 self._note(f"running without a CUDA graph: {problem}")
             slots.append(slot)
+        self._first = slots[0]
         resources.callback(streams.synchronize)  # the first thing that closing does
         return FrameRing(slots)
 

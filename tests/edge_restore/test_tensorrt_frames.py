@@ -137,6 +137,28 @@ def test_frames_come_back_right_and_in_order(
     assert stage.nothing_is_left()
 
 
+@pytest.mark.parametrize("captures_itself", [False, True], ids=["ours", "the library's"])
+def test_the_network_alone_is_waited_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch, captures_itself: bool
+) -> None:
+    """A time that is taken when it returns is the time of computing, not of asking."""
+    stage = Stage(model, monkeypatch, 1, captures_itself)
+    restorer = stage.restorer(2)
+    with pytest.raises(InternalError, match="not open"):
+        restorer.alone(frame(0).pixels)
+    restorer.open(HEIGHT, WIDTH)
+    once = restorer.alone(frame(0).pixels)
+    compute = restorer._first._streams.compute  # type: ignore[union-attr]
+    for _ in range(3):
+        once()
+        assert not compute.work
+    run(restorer, 5)  # frames are right after it
+    with pytest.raises(BackendError, match="larger"):
+        restorer.alone(frame(0, HEIGHT + 8, WIDTH).pixels)
+    restorer.close()
+    assert stage.nothing_is_left()
+
+
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (12, 16)])  # padded, and as it is
 def test_restored_frames_are_not_written_again(stage: Stage, size: tuple[int, int]) -> None:
     restorer = stage.restorer(1)

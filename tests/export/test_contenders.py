@@ -1,0 +1,70 @@
+"""What one would run instead, timed in turns on a small frame."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_restore import zoo
+from edge_restore.bench.timing import Timing
+from edge_restore.metrics import psnr
+from export import contenders
+
+WEIGHTS = Path("train/released/svdn.safetensors")
+
+
+@pytest.fixture(scope="module")
+def found():
+    pytest.importorskip("onnxruntime")
+    if "svdn" not in zoo.names():
+        pytest.skip("the zoo has no svdn")
+    return contenders.contenders("svdn", WEIGHTS, 48, 64)
+
+
+def test_all_restore_the_same_picture(found):
+    made, left_out = found
+    assert contenders.EAGER in made
+    assert len(made) + len(left_out) == 7
+    frame = contenders._frame(48, 64)
+    expected = made[contenders.EAGER](frame)
+    assert psnr(expected, frame) < 60
+    for name, restore in made.items():
+        picture = restore(frame)
+        assert picture.shape == frame.shape and picture.dtype == np.uint8
+        assert psnr(picture, expected) > (50 if "bf16" in name else 70), name
+
+
+def test_what_cannot_run_is_named(monkeypatch):
+    def broken(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(contenders, "_plain", broken)
+    made, left_out = contenders.contenders("svdn", WEIGHTS, 48, 64)
+    assert contenders.PLAIN not in made
+    assert f"{contenders.PLAIN}: RuntimeError" in left_out
+
+
+def test_ratios_are_against_the_named_ones():
+    def level(ms):
+        return Timing(((ms,) * 9,) * 3, 5, True)
+
+    timings = {"torch eager": level(40.0), "ours": level(10.0)}
+    header, rows, _ = contenders.table(
+        timings, {"torch eager": 200.0, "ours": 63.35}, ["torch eager"]
+    )
+    assert header[2] == "faster than torch eager"
+    assert rows[0][2].startswith("1.00") and rows[1][2].startswith("4.00")
+    assert rows[0][3] == "equal" and rows[1][3] in ("63.3", "63.4")
+
+
+def test_the_command(found, capsys):
+    words = ["svdn", "--size", "48x64", "--samples", "3", "--seconds", "2"]
+    assert contenders.main(words) == 0
+    said = capsys.readouterr().out
+    assert "plain ONNX Runtime" in said and "svdn, 64x48, 8-bit frames" in said
+
+
+def test_bad_input_is_one_error(capsys):
+    assert contenders.main(["nothing"]) == 2
+    assert "contenders: error" in capsys.readouterr().err
+    assert contenders.main(["svdn", "--size", "big"]) == 2
