@@ -53,11 +53,18 @@ def _collect(args: argparse.Namespace) -> None:
         print(f"left out: {', '.join(shown)}{more}")
 
 
+def _model(name: str) -> Path:
+    """The file that a model's name or path means."""
+    from edge_restore import zoo
+
+    return zoo.find(name)[0]
+
+
 def _layers(args: argparse.Namespace) -> None:
     from calibration import layers, quantiser
     from edge_restore.report import cells
 
-    model, card = quantiser.load(args.model)
+    model, card = quantiser.load(_model(args.model))
     found = layers.layers(model, card.multiple)
     rows = [
         (layer.name, layer.operator, f"stays: {layer.kept}" if layer.kept else "INT8",
@@ -84,7 +91,7 @@ def _quantise(args: argparse.Namespace) -> None:
     quantiser.check_out(args.out)
     if args.scales_out:
         check_writable(args.scales_out)
-    model, card = quantiser.load(args.model)
+    model, card = quantiser.load(_model(args.model))
     if args.scales:
         scales = Scales.read(args.scales)
     else:
@@ -109,7 +116,7 @@ def _sensitivity(args: argparse.Namespace) -> None:
     from calibration.calibration_set import CalibrationSet
     from edge_restore.files import make_folder
 
-    model, card = quantiser.load(args.model)
+    model, card = quantiser.load(_model(args.model))
     frames = CalibrationSet.load(args.frames)
     pictures = crops.read(args.pairs, args.images, args.crop)
     folder = make_folder(args.out)
@@ -132,7 +139,7 @@ def _check(args: argparse.Namespace) -> int:
     from calibration import checker, gate
 
     verdict = checker.check(
-        args.model, args.reference, args.pairs, fp16=args.fp16, twin=args.twin,
+        args.model, _model(args.reference), args.pairs, fp16=args.fp16, twin=args.twin,
         images=args.images, greatest_drop=args.min_psnr, greatest_shift=args.max_shift,
     )  # fmt: skip
     print(gate.table(verdict))
@@ -183,13 +190,13 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(function=_collect)
 
     p = commands.add_parser("layers", help="list the convolutions and what the policy says of each")
-    p.add_argument("model", type=Path)
+    p.add_argument("model", help="an .onnx file, or a name of the zoo")
     p.set_defaults(function=_layers)
 
     p = commands.add_parser(
         "quantise", aliases=["quantize"], help="write the INT8 form of an exported model"
     )
-    p.add_argument("model", type=Path, help="an .onnx file of `python -m export`")
+    p.add_argument("model", help="an .onnx file of `python -m export`, or a name of the zoo")
     p.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     p.add_argument("--frames", type=Path, metavar="FILE.npz", help="a calibration set")
     p.add_argument("--scales", type=Path, metavar="FILE.json", help="or scales found before")
@@ -203,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "sensitivity", help="what each layer costs, and the largest set within a budget"
     )
-    p.add_argument("model", type=Path, help="the FP32 .onnx with DeformConv nodes")
+    p.add_argument("model", help="the FP32 .onnx with DeformConv nodes, or a name of the zoo")
     p.add_argument("--frames", type=Path, required=True, metavar="FILE.npz")
     p.add_argument(
         "--pairs", type=Path, required=True, help="as `edge-restore evaluate` takes them"
@@ -230,8 +237,17 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("check", help="compare with FP32 and write the verdict into the card")
     p.add_argument("model", type=Path, help="the INT8 .onnx")
-    p.add_argument("--reference", type=Path, required=True, help="the FP32 .onnx it was made from")
-    p.add_argument("--fp16", type=Path, help="an FP16 .onnx to have in the table")
+    p.add_argument(
+        "--reference",
+        required=True,
+        metavar="MODEL",
+        help="the FP32 .onnx it was made from, or a name of the zoo",
+    )
+    p.add_argument(
+        "--fp16",
+        type=Path,
+        help="the FP16 .onnx: for the table, and on a GPU to be timed against",
+    )
     p.add_argument(
         "--pairs", type=Path, required=True, action="append",
         help="as `edge-restore evaluate` takes them; may be given several times",

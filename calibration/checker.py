@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from calibration import gate, quantiser
+from calibration import gate, latency, quantiser
 from calibration.layers import QUANTISING
 from edge_restore.cards import ModelCard, card_path
 from edge_restore.errors import ModelError, OptionError
@@ -62,9 +62,10 @@ def check(
             gate.compare(name, pairs, floating, int8, half, progress)
             for name, pairs in sets.items()
         ]
+    told, slower = latency.of_engines(model, fp16)
     verdict = gate.verdict(
         measured, reference_card, run=run_card, greatest_drop=greatest_drop,
-        greatest_shift=greatest_shift,
+        greatest_shift=greatest_shift, latency=told, slower=slower,
     )  # fmt: skip
     replace(card, gate=verdict).write(card_path(model))
     return verdict

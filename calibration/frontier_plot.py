@@ -30,7 +30,7 @@ def write(sensitivity: Sensitivity, out: Path) -> None:
 def draw(sensitivity: Sensitivity) -> Pixels:
     """Left: what each layer loses alone, in dB. Right: loss over the INT8 share of the MACs."""
     rows = len(sensitivity.layers)
-    height = max(74 + rows * _ROW + 20, _PLOT_HEIGHT + 110)
+    height = max(74 + rows * _ROW + 20, _PLOT_HEIGHT + 140)
     sheet = drawing.canvas(height, _LEFT_WIDTH + _PLOT_WIDTH + 40)
     title = (
         f"{sensitivity.network}, INT8 by {sensitivity.method}: PSNR lost against FP32 "

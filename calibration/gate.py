@@ -28,8 +28,6 @@ GREATEST_DROP = 0.2
 GREATEST_SHIFT = 0.1
 """Of a set's mean brightness against FP32, in levels of 255, either way."""
 
-NOT_TIMED = "not measured: no engine can run on this machine"
-
 _EQUAL = 100.0
 """PSNR of equal pictures, in dB: JSON has no infinity."""
 
@@ -94,7 +92,7 @@ def compare(
 
 def verdict(
     sets: Sequence[GateSet], reference: ModelCard, *, run: ModelCard, greatest_drop: float,
-    greatest_shift: float, latency: str = NOT_TIMED, slower: bool = False,
+    greatest_shift: float, latency: str, slower: bool = False,
 ) -> Gate:  # fmt: skip
     """The gate's verdict over measured sets.
 

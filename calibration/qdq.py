@@ -1,10 +1,10 @@
 """Q/DQ nodes where TensorRT fuses them.
 
-`onnxruntime.quantization.quantize_static` was tried and falls short of three things that we need:
-it has no least-squared-error method; it quantises what a convolution gives as well as what it
+`onnxruntime.quantization.quantize_static` (1.31) was tried and falls short of three things that we
+need: it has no least-squared-error method; it quantises what a convolution gives as well as what it
 reads, so that a residual addition and a PReLU are rounded twice where an engine fuses both into the
-convolution before it rounds once; and it refuses graphs typed FP16 and nodes of a plugin. So the
-nodes are placed here:
+convolution before it rounds once; and it finds ranges by running the very graph, which ONNX Runtime
+cannot do where our plugin's nodes are. So the nodes are placed here:
 
 - what an INT8 convolution reads passes QuantizeLinear and DequantizeLinear, one pair for a tensor
   however many convolutions read it; per tensor, symmetric;

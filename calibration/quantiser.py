@@ -33,7 +33,7 @@ def load(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
         raise ModelError(
             f"'{path}' is not an .onnx file" if path.exists() else f"there is no model '{path}'",
             expected="an ONNX file that `python -m export` wrote, with its card beside it",
-            mend="check the path; `edge-restore models --paths` lists the shipped ones",
+            mend="check the path; a shipped one can be named without .onnx, e.g. svdn",
         )
     card = verify(card_path(path))
     if not isinstance(card, ModelCard) or card.onnx.file != path.name:

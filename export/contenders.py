@@ -52,6 +52,8 @@ def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Cont
     }
     if len(zoo.find(model)) == 1:
         del makers["plain ONNX Runtime, GridSample"]
+    if (int8 := zoo.FOLDER / f"{model}-int8.onnx").is_file():
+        makers["plain ONNX Runtime, INT8"] = lambda: _plain(int8)
     found: Contenders = {}
     left_out = []
     probe = np.zeros((height, width, 3), np.uint8)

@@ -95,6 +95,7 @@ def _blur(args: argparse.Namespace) -> None:
     pairs.make(
         args.folder, args.out, severity=args.severity, seed=args.seed, count=args.count,
         task=args.task, trajectory=args.trajectory, jpeg=args.jpeg, crf=args.h264,
+        longest=args.longest,
     )  # fmt: skip
 
 
@@ -224,6 +225,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--severity", default="medium", help="light, medium or heavy")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, help="the first so many pictures")
+    p.add_argument(
+        "--longest", type=int, metavar="PIXELS", help="reduce larger pictures to this side first"
+    )
     p.set_defaults(function=_blur)
 
     p = commands.add_parser("networks", help="what each network costs, beside its paper's figures")

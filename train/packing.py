@@ -23,7 +23,8 @@ from train.simulator.compression import h264
 Files = dict[str, list[str]]
 
 
-def _reduce(picture: Picture, longest: int) -> Picture:
+def reduce(picture: Picture, longest: int) -> Picture:
+    """The picture with no side longer than `longest` pixels, by area averaging."""
     import cv2
 
     scale = longest / max(picture.shape[:2])
@@ -90,13 +91,13 @@ def _photos(
         if path.suffix.lower() in CLIPS:
             clip = f"{number} {path.name}"
             pictures = [
-                (_reduce(frame, longest_clip), Place(clip, index))
+                (reduce(frame, longest_clip), Place(clip, index))
                 for index, frame in _frames(path, frames, neighbours)
             ]
         else:
             read = cv2.imread(str(path), cv2.IMREAD_COLOR)
             rgb = None if read is None else np.asarray(read[..., ::-1], dtype=np.uint8)
-            pictures = [] if rgb is None else [(_reduce(rgb, longest), None)]
+            pictures = [] if rgb is None else [(reduce(rgb, longest), None)]
         if not pictures:
             files["skipped"].append(f"{path.name} (cannot be read)")
             continue

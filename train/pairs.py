@@ -13,6 +13,7 @@ from edge_restore.errors import DataError, DependencyError
 from edge_restore.files import atomic_path
 from edge_restore.progress import Progress
 from train.pack import PHOTOS
+from train.packing import reduce
 from train.simulator.compression import h264
 from train.simulator.degradation import Degradation
 
@@ -23,6 +24,7 @@ _TRUTH = {"deblur": "sharp", "denoise": "target", "derain": "target"}
 def make(
     folder: Path, out: Path, *, severity: str, seed: int, count: int | None = None,
     task: str = "deblur", trajectory: str = "walk", jpeg: bool = False, crf: int | None = None,
+    longest: int | None = None,
 ) -> int:  # fmt: skip
     """Blur every picture of `folder` into out/blurred and out/sharp, as PNG.
 
@@ -42,6 +44,7 @@ def make(
         trajectory: of the blur (train/simulator/trajectories.py).
         jpeg: compress the degraded side at the same severity.
         crf: pass each degraded picture through H.264 of this rate factor.
+        longest: reduce larger pictures to this many pixels on their longer side first.
 
     Returns:
         How many pairs were written.
@@ -72,6 +75,8 @@ def make(
             if picture is None:
                 progress.advance(1, f"{path.name} cannot be read: skipped")
                 continue
+            if longest is not None:
+                picture = reduce(picture, longest)
             rgb = torch.from_numpy(np.ascontiguousarray(picture[..., ::-1]))
             generator = torch.Generator().manual_seed(seed * 100_003 + index)
             sharp = rgb.permute(2, 0, 1)[None].float() / 255
@@ -88,6 +93,7 @@ def make(
             progress.advance()
     document = {
         "severity": severity, "seed": seed, "pictures": written, "h264_crf": crf,
+        "longest": longest,
         **dataclasses.asdict(degradation),
     }  # fmt: skip
     with atomic_path(out / "pairs.json") as temporary:

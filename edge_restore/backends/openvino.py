@@ -3,6 +3,11 @@
 OpenVINO's ONNX reader has no DeformConv. An extension of the reader writes it as OpenVINO's own
 deformable_convolution, which has the same offsets, masks and borders.
 
+OpenVINO (2026.4) gives the thread that computes a signal stack of its own, and of two networks that
+are freed in the order of their making the second leaves that thread with memory that is gone: the
+next signal, Ctrl-C say, kills the process. So everything is done in a thread that belongs to the
+restorer, and signals come to the main thread.
+
 A network is compiled for each size of frame, because one of fixed size is faster than one that
 takes every size; `open` does it, in about a second.
 """
@@ -10,7 +15,9 @@ takes every size; `open` does it, in about a second.
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,12 +71,22 @@ class OpenVinoRestorer(CpuRestorer):
         self.model, self.card, self._graph_model = _first_that_reads(self._core, models)
         self._threads = threads
         self._prepared: tuple[int, int] | None = None
-        self._request: Any = None
+        self._thread = ThreadPoolExecutor(1, "openvino")
+        self._requests: list[Any] = []
+        """The one that is prepared, if any; a list, so that it can be freed in its own thread."""
+        # At the process's end there is no thread any more to free it in, and no need to.
+        weakref.finalize(self, _free, self._thread, self._requests).atexit = False
 
     def _prepare(self, height: int, width: int) -> None:
         if self._prepared == (height, width):
             return
+        self._prepared = None
+        self._thread.submit(self._compile, height, width).result()
+        self._prepared = (height, width)
+
+    def _compile(self, height: int, width: int) -> None:
         camera = self.card.form == "camera"
+        self._requests.clear()
         model = self._graph_model.clone()
         properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
@@ -86,15 +103,24 @@ class OpenVinoRestorer(CpuRestorer):
                 expected="a model that takes this size",
                 mend="use --backend onnxruntime",
             ) from error
-        self._request = compiled.create_infer_request()
-        self._prepared = (height, width)
+        self._requests.append(compiled.create_infer_request())
 
     def _graph(self, image: Image) -> Image:
-        if self._request is None:
+        if self._prepared is None:
             raise InternalError("the network was not prepared")
-        results = self._request.infer({0: np.ascontiguousarray(image)}, share_inputs=True)
+        return self._thread.submit(self._infer_in_thread, image).result()
+
+    def _infer_in_thread(self, image: Image) -> Image:
+        (request,) = self._requests
+        results = request.infer({0: np.ascontiguousarray(image)}, share_inputs=True)
         # A copy: the request writes its output into the same memory every time.
         return np.array(results[0])
+
+
+def _free(thread: ThreadPoolExecutor, requests: list[Any]) -> None:
+    """Free what OpenVINO holds in the thread that made it, and end the thread."""
+    thread.submit(requests.clear)
+    thread.shutdown()
 
 
 def description() -> str:

@@ -46,6 +46,7 @@ class TensorRTRestorer:
             zoo, its variants for this flavour are looked at first.
         name: one of `FLAVOURS`.
         in_flight: how many frames may be under way, 1 to 8; 1 has the least latency.
+        ungated: run an INT8 model though its card has no verdict, or a bad one.
         store: where engines are kept; the user's cache by default.
         note: is told what takes long.
 
@@ -62,6 +63,7 @@ class TensorRTRestorer:
         name: str = "tensorrt",
         *,
         in_flight: int = FRAMES_IN_FLIGHT,
+        ungated: bool = False,
         store: EngineCache | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -74,7 +76,7 @@ class TensorRTRestorer:
         self._flavour = flavour.load(FLAVOURS[name])
         cuda.require(graphs=self._flavour.name == "tensorrt")
         self.model, self.card = choose_model(models, self._flavour)
-        self._store, self._note = store, note
+        self._store, self._note, self._ungated = store, note, ungated
         self._size: tuple[int, int] | None = None
         self._ring: FrameRing | None = None
         self._first: cuda.CudaSlot | None = None
@@ -99,6 +101,7 @@ class TensorRTRestorer:
             precision=self.card.precision,
             size=(height, width),
             gpu=this_gpu(),
+            ungated=self._ungated,
         )
         self._note(f"looking for the engine of {self.model.name} for {width}x{height}")
         engine, built = builder.obtain(

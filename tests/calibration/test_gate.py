@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration import gate, quantiser
+from calibration import gate, latency, quantiser
 from calibration.__main__ import main
 from edge_restore.cards import FileDigest, card_path, verify
 from edge_restore.engine import plan
@@ -108,10 +110,28 @@ def a_set(**changes):
 def test_the_limits(models, changes, failure):
     card = verify(card_path(models["fp32"]))
     found = gate.verdict([a_set(), a_set(**changes)], card, run=card, greatest_drop=0.2,
-                         greatest_shift=0.1)  # fmt: skip
+                         greatest_shift=0.1, latency="unknown")  # fmt: skip
     assert found.passed == (failure is None)
     if failure:
         assert len(found.failures) == 1 and failure in found.failures[0]
+
+
+def test_int8_has_to_be_faster_beyond_noise():
+    def busy(seconds):
+        return lambda: time.sleep(seconds)
+
+    told, slower = latency.compared({"INT8": busy(0.002), "FP16": busy(0.004)}, "a test")
+    assert not slower and "times as fast (p50 of 66, network alone, a test)" in told
+    told, slower = latency.compared({"INT8": busy(0.003), "FP16": busy(0.003)}, "a test")
+    assert slower and told.startswith("INT8 3.")
+    assert latency.compared({"INT8": busy(0.004), "FP16": busy(0.002)}, "a test")[1]
+
+
+def test_without_a_gpu_nothing_is_timed(models, monkeypatch):
+    monkeypatch.setattr(latency, "this_gpu", lambda: None)
+    assert latency.of_engines(models["fp32"], None) == (latency.NO_GPU, False)
+    monkeypatch.setattr(latency, "this_gpu", lambda: SimpleNamespace(name="a GPU"))
+    assert latency.of_engines(models["fp32"], None) == (latency.NO_FP16, False)
 
 
 def test_a_slower_engine_fails(models):

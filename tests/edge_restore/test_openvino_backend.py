@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -102,12 +103,12 @@ def test_a_restored_frame_is_not_written_again(models: dict[str, Path]) -> None:
 def test_it_is_compiled_once_for_a_size(models: dict[str, Path]) -> None:
     restorer = OpenVinoRestorer([models["camera"]])
     restorer.open(48, 64)
-    request = restorer._request
+    (request,) = restorer._requests
     restorer.close()
     restorer.open(48, 64)
-    assert restorer._request is request
+    assert restorer._requests == [request]
     restorer.open(64, 48)
-    assert restorer._request is not request
+    assert restorer._requests != [request] and len(restorer._requests) == 1
     assert restorer.restored(picture(0, 64, 48)).shape == (64, 48, 3)
 
 
@@ -144,6 +145,37 @@ def test_a_model_of_one_size_says_so(tmp_path: Path) -> None:
     restorer = OpenVinoRestorer([model])
     with pytest.raises(BackendError, match="takes 64x48 only"):
         restorer.open(64, 64)
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+import numpy as np
+from pathlib import Path
+from edge_restore.backends.openvino import OpenVinoRestorer
+
+came = []
+signal.signal(signal.SIGINT, lambda *_: came.append(1))
+restorers = [OpenVinoRestorer([Path(sys.argv[1])]) for _ in range(2)]
+for restorer in restorers:
+    restorer.open(48, 64)
+    restorer.restored(np.zeros((48, 64, 3), np.uint8))
+while restorers:
+    del restorers[0], restorer
+    gc.collect()
+    restorer = None
+os.kill(os.getpid(), signal.SIGINT)
+kept = OpenVinoRestorer([Path(sys.argv[1])])
+kept.open(48, 64)
+print("survived", came)
+"""
+
+
+def test_a_signal_after_two_networks_is_survived(models: dict[str, Path]) -> None:
+    """OpenVINO leaves the thread that computed with a signal stack that is freed memory."""
+    command = [sys.executable, "-c", SIGNALLED, str(models["camera"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("survived [1]\n", "")
 
 
 def test_without_the_package(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,9 @@ class Stage:
         assert hasattr(owner, name)
         self.monkeypatch.setattr(owner, name, value)
 
-    def _plan(self, model: Path, library: Any, *, precision: str, size: Any, gpu: Any) -> Any:
+    def _plan(
+        self, model: Path, library: Any, *, precision: str, size: Any, gpu: Any, ungated: bool
+    ) -> Any:
         self.size = [-(-side // 4) * 4 for side in size]
         return SimpleNamespace(expectation=None)
 

@@ -85,6 +85,17 @@ def test_shipped_models_are_what_their_cards_say() -> None:
             assert card.scores
 
 
+def test_shipped_int8_models_have_passed_their_gate() -> None:
+    files = sorted(zoo.FOLDER.glob("*-int8.onnx"))
+    assert {zoo._name(file.stem) for file in files} == set(zoo.names())
+    for file in files:
+        card = verify(card_path(file))
+        assert isinstance(card, ModelCard) and card.quantisation is not None
+        assert card.precision == "int8" and card.quantisation.macs_share >= 0.6
+        assert card.gate is not None and card.gate.passed, file.name
+        assert {one.set for one in card.gate.sets} == {"urban_medium", "gopro_istanbul"}
+
+
 def test_a_network_without_weights_says_how_to_get_them(folder: Path) -> None:
     with pytest.raises(ModelError, match="no weights of 'fcn' are shipped") as caught:
         zoo.find("fcn")
