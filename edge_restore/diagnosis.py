@@ -100,7 +100,7 @@ def _models() -> list[Check]:
     checks = []
     for name in zoo.names():
         try:
-            restorer = backends.create("auto", zoo.find(name))
+            restorer = backends.first(zoo.find(name))
         except UserError as error:
             checks.append(Check(f"model {name}", False, True, error.found, error.mend))
         else:

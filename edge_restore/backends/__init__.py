@@ -84,6 +84,14 @@ def create(
     return on_the_cpu(backend, models, threads=threads, memory_budget=memory_budget)
 
 
+def first(models: Sequence[Path]) -> Restorer:
+    """A restorer of a GPU's backend or else of the first that works on the CPU, unmeasured."""
+    if (restorer := _on_a_gpu(models)) is not None:
+        return restorer
+    works = [name for name in CPU_NAMES if status(name).available]
+    return on_the_cpu(works[0] if works else CPU_NAMES[0], models)
+
+
 def on_the_cpu(
     backend: str,
     models: Sequence[Path],

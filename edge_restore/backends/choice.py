@@ -56,17 +56,21 @@ def fastest(models: Sequence[Path], *, threads: int | None = None) -> str:
     file = _file(models, threads, names)
     known = _read(file, names)
     if known is None:
+        try:
+            photo = _photo()
+        except DependencyError:
+            return names[0]
         print("edge-restore: measuring which backend is fastest here, once", file=sys.stderr)
-        measured = measure(models, names, threads=threads)
+        measured = measure(models, names, photo, threads=threads)
         known = pick(measured)
         _write(file, known, measured)
     return known
 
 
 def measure(
-    models: Sequence[Path], names: Sequence[str], *, threads: int | None = None
+    models: Sequence[Path], names: Sequence[str], photo: Pixels, *, threads: int | None = None
 ) -> list[Candidate]:
-    """Time the backends in turns; one that cannot run the model is left out."""
+    """Time the backends in turns on a frame of `SIZE`; one that cannot run a model is left out."""
     restorers: dict[str, CpuRestorer] = {}
     for name in names:
         try:
@@ -74,7 +78,6 @@ def measure(
             restorers[name].open(*SIZE)
         except UserError:
             restorers.pop(name, None)
-    photo = _photo()
     pictures = {name: restorer.restored(photo) for name, restorer in restorers.items()}
     times = dict.fromkeys(restorers, float("inf"))
     for _ in range(_TURNS):
@@ -103,12 +106,13 @@ def _can_run(name: str) -> bool:
 
 
 def _photo() -> Pixels:
-    import cv2
     import numpy as np
 
     from edge_restore.demo.demonstration import PHOTO
     from edge_restore.images import read_image
+    from edge_restore.report.drawing import opencv
 
+    cv2 = opencv()
     scaled = cv2.resize(read_image(PHOTO), SIZE[::-1], interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(scaled)
 

@@ -73,7 +73,17 @@ def test_no_source_imports_the_workbench(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["evaluate"], ["models"], ["build"], ["engines"], ["doctor"], ["demo"]],
+    [
+        [],
+        ["run"],
+        ["evaluate"],
+        ["models"],
+        ["build"],
+        ["engines"],
+        ["doctor"],
+        ["demo"],
+        ["bench"],
+    ],
 )
 def test_help_needs_nothing_installed(command: list[str]) -> None:
     result = python(BARE, "numpy,cv2,av,onnxruntime", *command, "--help")
@@ -82,12 +92,14 @@ def test_help_needs_nothing_installed(command: list[str]) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("absent", ["numpy", "cv2", "av", "onnxruntime", "cv2,av,onnxruntime"])
+@pytest.mark.parametrize(
+    "absent", ["numpy", "cv2", "av", "onnxruntime,openvino", "cv2,av,onnxruntime,openvino"]
+)
 def test_doctor_names_what_is_missing(absent: str) -> None:
     result = python(BARE, absent, "doctor")
     assert result.returncode == 2, result.stderr
     for module in absent.split(","):
-        name = {"cv2": "opencv-python"}.get(module, module)
+        name = {"cv2": "opencv-python", "openvino": "'edge-restore[openvino]'"}.get(module, module)
         assert f"pip install {name}" in result.stdout
     assert "cannot work here yet" in result.stdout
     assert result.stderr == ""
