@@ -163,14 +163,13 @@ def kept_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def runner(path: Path, model: onnx.ModelProto, card: ModelCard) -> Runner:
     """A runner of a graph of any precision; FP16 tensors are rounded as an engine would."""
-    rest = card.quantisation.rest if card.quantisation else card.precision
     if card.deformable == "plugin":
         raise ModelError(
             f"'{path}' has nodes of our plugin, which ONNX Runtime cannot run",
             expected="a form that it can run, with the same scales and weights",
             mend="quantise the GridSample form with the same --scales, and name it with --twin",
         )
-    if rest == "fp16":
+    if card.floating == "fp16":
         return Runner(kept_rounding(model), card, plain=True)
     return Runner(model, card)
 

@@ -227,6 +227,13 @@ class ModelCard:
         """The file that this card is about."""
         return self.onnx
 
+    @property
+    def floating(self) -> str:
+        """What everything computes in that is not INT8: "fp32" or "fp16"."""
+        if self.quantisation is not None:
+            return self.quantisation.rest
+        return "fp16" if self.precision == "fp16" else "fp32"
+
 
 def card_path(described: str | Path) -> Path:
     """Where the card of a file lies: ``svdn.onnx`` -> ``svdn.card.json`` in the same folder."""

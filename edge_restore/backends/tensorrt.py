@@ -243,7 +243,7 @@ def unfit(card: ModelCard, library: Flavour) -> str:
         return "it takes float32 pictures, not the camera's uint8"
     if library.name == "rtx" and card.deformable in ("DeformConv", "plugin"):
         return "TensorRT-RTX has no deformable convolution and takes no plugins"
-    kept = card.precision == "fp32" or any("DeformConv" in name for name in card.fp32_islands)
+    kept = card.floating == "fp32" or any("DeformConv" in name for name in card.fp32_islands)
     if card.deformable == "DeformConv" and not kept:
         return "TensorRT's own deformable convolution rounds coordinates in FP16"
     return ""

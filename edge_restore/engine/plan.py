@@ -251,7 +251,6 @@ def _kernel_sha256(card: ModelCard, resolved: tuple[str, ...]) -> str:
 
     number = int(resolved[0].removeprefix("sm_"))
     capability = number // 10, number % 10
-    precision = "fp16" if card.precision == "fp16" else "fp32"
     # Which of the two a layer launches follows from its channels, which only the graph knows.
-    chosen = [kernels.choose(capability, precision, alignment) for alignment in (None, 1)]
+    chosen = [kernels.choose(capability, card.floating, alignment) for alignment in (None, 1)]
     return sha256("".join(kernel.sha256 for kernel in chosen).encode()).hexdigest()

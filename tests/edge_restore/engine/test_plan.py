@@ -34,6 +34,9 @@ def planned(precision: str, gpu: Gpu = ADA) -> Plan:
         ("fp32", "deform_conv_sm_89_fp32.ptx", True),
         ("fp32", "deform_conv_sm_80_fp32_general.ptx", True),
         ("fp32", "deform_conv_sm_80_fp16_general.ptx", False),
+        # around the INT8 convolutions the shipped graph is FP16
+        ("int8", "deform_conv_sm_89_fp16.ptx", True),
+        ("int8", "deform_conv_sm_89_fp32.ptx", False),
     ],
 )
 def test_every_kernel_that_may_be_in_an_engine_is_in_its_key(
