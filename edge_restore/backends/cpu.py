@@ -116,14 +116,14 @@ class CpuRestorer(ABC):
     def alone(self, pixels: Pixels) -> Callable[[], object]:
         """What runs the network once on pixels of the opened size, converted beforehand.
 
-        For measuring the network itself; frames that are larger than a tile cannot be.
+        For measuring the network itself; a frame that is restored in tiles takes all of them.
         """
         if self._grid is None:
             raise InternalError("the network of a restorer that is not open")
         padded = padding.pad_to_multiple(pixels, self.card.multiple)
-        tile = np.ascontiguousarray(padded[: self._grid.tile_height, : self._grid.tile_width])
-        image = self._image(tile)
-        return lambda: self._graph(image)
+        parts = [np.ascontiguousarray(padded[cut]) for cut in self._grid.slices()]
+        images = [self._image(part) for part in parts]
+        return lambda: [self._graph(image) for image in images]
 
     def collect(self) -> Frame | None:
         """The frame last submitted, or None when it was collected."""

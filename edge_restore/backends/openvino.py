@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -134,6 +134,23 @@ def has_bfloat16(core: Any = None) -> bool:
     """Whether the processor multiplies bfloat16 faster than FP32, as OpenVINO sees it."""
     core = _core() if core is None else core
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def product(side: int, precision: str) -> Callable[[], object]:
+    """What multiplies two square float32 matrices of a size in a precision, for measuring peaks.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    openvino = _import()
+    ops = importlib.import_module("openvino.opset8")
+    inputs = [ops.parameter([side, side], np.float32) for _ in range(2)]
+    model = openvino.Model([ops.matmul(*inputs, False, False)], inputs)
+    hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    random = np.random.default_rng(0)
+    feed = {i: random.random((side, side), np.float32) for i in range(2)}
+    return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
 
 
 def _core() -> Any:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edge_restore.bench.costs import FrameCost, frame_cost
+from edge_restore.bench.costs import NUMBER_BYTES, FrameCost, frame_cost
 from edge_restore.bench.peaks import Peaks
 from edge_restore.errors import InternalError
 from edge_restore.json_fields import JsonFields, is_number
@@ -33,7 +33,6 @@ WAYS = ("network", "host to host", "camera to sink")
 
 VERDICTS = ("met", "not met", "cannot be", "cannot be compared", "not measured")
 
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 _NETWORKS = ("svdn", "lmfn", "drcnet", "fcn")
 
 
@@ -92,12 +91,21 @@ class Floor:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of a claim: one of `VERDICTS`, why, and the floor where there is one."""
+    """What became of a claim.
+
+    Attributes:
+        claim: the figure.
+        verdict: one of `VERDICTS`.
+        why: the reason.
+        floor: where hardware and size are known, and the network is ours.
+        measured: milliseconds here by `WAYS`, where that was measured.
+    """
 
     claim: Claim
     verdict: str
     why: str
-    floor: Floor | None
+    floor: Floor | None = None
+    measured: Mapping[str, float] | None = None
 
 
 @cache
@@ -127,7 +135,7 @@ def floor(cost: FrameCost, pixels: int, peaks: Peaks, precisions: Sequence[str])
         rate = peaks.operations(precision)
         if rate is None or peaks.bandwidth is None:
             continue
-        moved = cost.compulsory_bytes(_BYTES.get(precision, 2), pixels)
+        moved = cost.compulsory_bytes(NUMBER_BYTES[precision], pixels)
         times = {"operations": 2 * cost.macs / rate, "bytes": moved / peaks.bandwidth}
         bound = max(times, key=lambda name: times[name])
         found.append(Floor(1000 * times[bound], precision, bound))
@@ -143,41 +151,33 @@ def judge(claim: Claim, measured: Mapping[str, float] | None = None) -> Judgemen
             was not measured.
     """
     if claim.milliseconds is None:
-        return Judgement(
-            claim, "cannot be compared", "no time is given, only words or a ratio", None
-        )
+        return Judgement(claim, "cannot be compared", "no time is given, only words or a ratio")
     if claim.network is None:
-        return Judgement(claim, "cannot be compared", "not one of this project's networks", None)
-    lacking = [
-        name
-        for name, value in (("hardware", claim.hardware), ("size of the picture", claim.height))
-        if value is None
-    ]
+        return Judgement(claim, "cannot be compared", "not one of this project's networks")
     if claim.height is None or claim.width is None:
-        return Judgement(claim, "cannot be compared", f"{_both(lacking)} not given", None)
-    pixels = claim.height * claim.width
+        lacking = "size of the picture not given"
+        if claim.hardware is None:
+            lacking = f"hardware and {lacking}"
+        return Judgement(claim, "cannot be compared", lacking)
     cost = frame_cost(claim.network, claim.height, claim.width)
     least = None
     if claim.hardware is not None and claim.hardware in hardware():
         kinds = [claim.precision] if claim.precision else ["fp32", "fp16"]
-        least = floor(cost, pixels, hardware()[claim.hardware], kinds)
+        least = floor(cost, claim.height * claim.width, hardware()[claim.hardware], kinds)
     if least is not None and claim.milliseconds < least.milliseconds:
         giga = 2 * cost.macs / 1e9
         why = (
             f"{giga:.0f} GFLOP take {claim.hardware} {least.milliseconds:.1f} ms at its peak in "
             f"{least.precision.upper()}"
         )
-        return Judgement(claim, "cannot be", why, least)
+        return Judgement(claim, "cannot be", why, least, measured)
     if measured is None:
         return Judgement(claim, "not measured", "no run of this network and size here", least)
     way = WAYS[0]
     verdict = "met" if measured[way] <= claim.milliseconds else "not met"
     where = "" if claim.hardware is None else f" (published on {claim.hardware})"
-    return Judgement(claim, verdict, f"{measured[way]:.1f} ms for the {way} here{where}", least)
-
-
-def _both(words: Sequence[str]) -> str:
-    return " and ".join(words)
+    why = f"{measured[way]:.1f} ms for the {way} here{where}"
+    return Judgement(claim, verdict, why, least, measured)
 
 
 def _document() -> JsonFields:
@@ -201,7 +201,7 @@ def _claim(fields: JsonFields) -> Claim:
         hardware=maybe("hardware", "a name", lambda v: isinstance(v, str) and v),
         height=maybe("height", "a positive number", _positive),
         width=maybe("width", "a positive number", _positive),
-        precision=maybe("precision", "a precision", lambda v: v in _BYTES),
+        precision=maybe("precision", "a precision", lambda v: v in NUMBER_BYTES),
         synchronised=maybe("synchronised", "true, false", lambda v: isinstance(v, bool)),
         parameters_millions=maybe("parameters_millions", "a positive number", _positive),
         psnr=maybe("psnr", "a positive number", _positive),

@@ -14,6 +14,9 @@ from edge_restore.errors import OptionError
 SCHEMA = "edge_restore.network_costs/1"
 FILE = Path(__file__).with_name("costs.json")
 
+NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+"""Bytes that a number takes."""
+
 SIZES = ((360, 640), (720, 1280), (1080, 1920))
 """(height, width) of the frames that everything is measured with."""
 

@@ -6,12 +6,10 @@ from html import escape
 
 from edge_restore.bench import charts, tables
 from edge_restore.bench.charts import RooflinePoint
-from edge_restore.bench.costs import frame_cost
+from edge_restore.bench.costs import NUMBER_BYTES, frame_cost
 from edge_restore.bench.document import BenchReport, Run
 from edge_restore.report import cells, page
 from edge_restore.report.charts import histogram
-
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 def html_page(report: BenchReport) -> str:
@@ -45,7 +43,7 @@ def roofline_points(report: BenchReport) -> list[RooflinePoint]:
         points.append(
             RooflinePoint(
                 f"{run.network} {run.width}x{run.height}",
-                operations / cost.moved_bytes(_BYTES.get(run.precision, 4)),
+                operations / cost.moved_bytes(NUMBER_BYTES[run.precision]),
                 operations / (timing.median_ms / 1000),
             )
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge_restore.bench.claims import Judgement, claims, floor, judge
+from edge_restore.bench.claims import WAYS, Claim, Judgement, claims, floor, judge
 from edge_restore.bench.costs import frame_cost
 from edge_restore.bench.document import BenchReport, Run
-from edge_restore.bench.timing import Timing, ratio_interval
+from edge_restore.bench.timing import Timing
 from edge_restore.latency import percentiles, upper_bound
 from edge_restore.report import cells
 
@@ -102,26 +102,15 @@ def ratio_of_reports(a: Timing, b: Timing) -> tuple[float, float, float]:
     return a.median_ms / b.median_ms, a_low / b_high, a_high / b_low
 
 
-def side_by_side(timings: Mapping[str, Timing], first: str) -> Table:
-    """Contenders timed in turns, each against the first."""
-    rows: list[tuple[str, ...]] = []
-    for name, timing in timings.items():
-        ratio, low, high = ratio_interval(timings[first], timing)
-        rows.append(
-            (name, cells.milliseconds(timing.median_ms), f"{ratio:.2f}", f"{low:.2f} to {high:.2f}")
-        )
-    return ("contender", "p50 ms", f"times faster than {first}", "95 %"), rows, 1
-
-
 def verdicts(report: BenchReport | None) -> list[Judgement]:
     """Every claim with its verdict; measured is what the report has of that network and size."""
-    return [judge(claim, _measured(report, claim.network, claim.height)) for claim in claims()]
+    return [judge(claim, _measured(report, claim)) for claim in claims()]
 
 
 def claims_table(judgements: Sequence[Judgement]) -> Table:
     """One row for each claim."""
-    header = ("paper", "where", "method", "published", "hardware", "size", "floor ms", "verdict",
-              "because")  # fmt: skip
+    header = ("paper", "where", "method", "published", "hardware", "size", "floor ms",
+              f"here ms: {', '.join(WAYS)}", "verdict", "because")  # fmt: skip
     rows: list[tuple[str, ...]] = [
         (
             j.claim.paper, j.claim.where, j.claim.method, j.claim.published,
@@ -129,11 +118,17 @@ def claims_table(judgements: Sequence[Judgement]) -> Table:
             f"{j.claim.width}x{j.claim.height}" if j.claim.height else "not given",
             "-" if j.floor is None else f"{cells.milliseconds(j.floor.milliseconds)} "
             f"({j.floor.precision})",
-            j.verdict, j.why,
+            _in_every_way(j.measured), j.verdict, j.why,
         )
         for j in judgements
     ]  # fmt: skip
-    return header, rows, 9
+    return header, rows, len(header)
+
+
+def _in_every_way(measured: Mapping[str, float] | None) -> str:
+    if measured is None:
+        return "not measured"
+    return ", ".join(cells.milliseconds(measured[way]) if way in measured else "-" for way in WAYS)
 
 
 def as_text(table: Table) -> str:
@@ -149,15 +144,15 @@ def as_markdown(table: Table) -> str:
 
 
 def _key(run: Run) -> tuple[str, int, int]:
+    """What runs of two reports, or a run and a claim, have in common."""
     return run.network, run.height, run.width
 
 
-def _measured(
-    report: BenchReport | None, network: str | None, height: int | None
-) -> dict[str, float] | None:
+def _measured(report: BenchReport | None, claim: Claim) -> dict[str, float] | None:
+    wanted = claim.network, claim.height, claim.width
     found = [
         run for run in (report.runs if report else ())
-        if run.network == network and run.height == height and "network" in run.ways
+        if _key(run) == wanted and "network" in run.ways
     ]  # fmt: skip
     if not found:
         return None

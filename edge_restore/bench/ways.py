@@ -135,7 +135,9 @@ def measure(
     restorer: Restorer, pixels: Pixels, *, rounds: int = timing.ROUNDS,
     samples: int = timing.FEWEST, greatest_seconds: float = 60.0,
 ) -> dict[str, Timing]:  # fmt: skip
-    """Time a restorer in every way that it offers, in turns.
+    """Time a restorer in every way that it offers.
+
+    The network and host to host in turns, then as many runs of the pipeline as there are rounds.
 
     Args:
         restorer: of any backend; opened for the picture here, and closed.

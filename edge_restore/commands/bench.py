@@ -77,6 +77,12 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     from edge_restore.bench import page, tables
     from edge_restore.files import check_writable, write_text
 
+    if options.samples < 0 or options.seconds <= 0:
+        raise OptionError(
+            f"--samples is {options.samples}, --seconds {options.seconds:g}",
+            expected="a positive number of each",
+            mend="leave both out for 64 frames, or as many as fit into a minute",
+        )
     for path in (options.json, options.html):
         if path is not None:
             check_writable(path)
@@ -107,7 +113,8 @@ def _claims(options: argparse.Namespace, words: Sequence[str]) -> int:
 
         entries = [
             {"claim": j.claim.id, "verdict": j.verdict, "because": j.why,
-             "floor_ms": None if j.floor is None else j.floor.milliseconds}
+             "floor_ms": None if j.floor is None else j.floor.milliseconds,
+             "measured_ms": None if j.measured is None else dict(j.measured)}
             for j in judgements
         ]  # fmt: skip
         write_text(options.json, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
@@ -139,6 +146,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> BenchReport:
+    from edge_restore.backends.cpu import CpuRestorer
     from edge_restore.bench import conditions, peaks
     from edge_restore.bench.document import BenchReport
     from edge_restore.machine import library_versions, this_machine
@@ -146,9 +154,8 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
 
     machine = this_machine()
     restorer = create_restorer(options)
-    processor = None
-    if restorer.name.endswith("-cpu"):
-        processor = peaks.of_this_cpu(machine.cpu)
+    on_cpu = isinstance(restorer, CpuRestorer)
+    processor = peaks.of_this_cpu(machine.cpu) if on_cpu else None
     before = conditions.now()
     runs = []
     with Progress(len(sizes), "measuring", unit="size") as progress:
@@ -170,12 +177,6 @@ def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width
     from edge_restore.bench import timing, ways
     from edge_restore.bench.document import Run
 
-    if options.samples < 0 or options.seconds <= 0:
-        raise OptionError(
-            f"--samples is {options.samples}, --seconds {options.seconds:g}",
-            expected="a positive number of each",
-            mend="leave both out for 64 frames, or as many as fit into a minute",
-        )
     found = ways.measure(
         restorer,
         _picture(height, width),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_restore.backends import memory
 from edge_restore.backends.onnxruntime import OnnxRuntimeRestorer
 from edge_restore.bench import ways
 from edge_restore.frames import Frame, Pixels
@@ -74,6 +75,16 @@ def test_one_frame_is_under_way_at_a_time(restorer: OnnxRuntimeRestorer) -> None
     times = ways.camera_to_sink(slow, PICTURE, 6)
     assert len(times) == 6 and slow.most == 1
     assert max(times) < 2 * min(times)
+
+
+def test_a_frame_in_tiles_is_measured_whole(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    budget = 340 * 400 * memory.ACTIVATION_BYTES_PER_PIXEL
+    tiled = OnnxRuntimeRestorer([model], memory_budget=budget)
+    tiled.open(560, 720)
+    assert tiled._grid is not None and len(tiled._grid) > 1
+    parts = tiled.alone(np.zeros((560, 720, 3), np.uint8))()
+    assert isinstance(parts, list) and len(parts) == len(tiled._grid)
 
 
 def test_host_to_host_restores(restorer: OnnxRuntimeRestorer) -> None:
