@@ -80,6 +80,7 @@ def _quantise(args: argparse.Namespace) -> None:
     from calibration import layers, quantiser
     from calibration.calibration_set import CalibrationSet
     from calibration.scales import Scales
+    from edge_restore.cards import check_model_output
     from edge_restore.files import check_writable
 
     if (args.frames is None) == (args.scales is None):
@@ -88,7 +89,7 @@ def _quantise(args: argparse.Namespace) -> None:
             expected="either --frames, a calibration set, or --scales, a scales file",
             mend="see `python -m calibration quantise --help`",
         )
-    quantiser.check_out(args.out)
+    check_model_output(args.out)
     if args.scales_out:
         check_writable(args.scales_out)
     model, card = quantiser.load(_model(args.model))

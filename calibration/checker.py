@@ -15,7 +15,7 @@ from calibration.layers import QUANTISING
 from edge_restore.cards import ModelCard, card_path
 from edge_restore.errors import ModelError, OptionError
 from edge_restore.files import check_writable
-from edge_restore.pairs import Pair, find_pairs
+from edge_restore.pairs import find_pairs, spread
 from edge_restore.progress import Progress
 from edge_restore.quantisation import Gate
 
@@ -53,7 +53,7 @@ def check(
         raise OptionError(
             f"--images is {images}", expected="1 or more", mend="leave it out for all pairs"
         )
-    sets = {folder.name: _some(find_pairs(folder), images) for folder in folders}
+    sets = {folder.name: spread(find_pairs(folder), images) for folder in folders}
     floating = gate.runner(reference, reference_graph, reference_card)
     int8 = gate.runner(run_file, run_graph, run_card)
     half = gate.runner(fp16, *quantiser.load(fp16)) if fp16 else None
@@ -69,13 +69,6 @@ def check(
     )  # fmt: skip
     replace(card, gate=verdict).write(card_path(model))
     return verdict
-
-
-def _some(pairs: Sequence[Pair], images: int | None) -> Sequence[Pair]:
-    if images is None or images >= len(pairs):
-        return pairs
-    places = np.linspace(0, len(pairs) - 1, images).round().astype(int)
-    return [pairs[place] for place in places]
 
 
 def _check_twin(

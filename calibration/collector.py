@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from calibration.calibration_set import FEWEST, LEAST_CONTRAST, CalibrationSet
-from calibration.statistics import Statistics, measure
+from calibration.statistics import Statistics, luma, measure
 from edge_restore.errors import DataError
 from edge_restore.frames import Pixels
-from edge_restore.images import SUFFIXES, read_image
+from edge_restore.images import images_in, read_image
 
 CANDIDATES = 256
 """Of a longer source every second, fourth, ... frame is looked at, so that there are no more."""
@@ -83,18 +83,11 @@ def farthest(candidates: list[Statistics], count: int) -> list[int]:
 
 def _images(folder: Path) -> Iterator[tuple[str, Pixels | str]]:
     """The images of a folder by name; in place of one that cannot be read, why."""
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(
-            f"there is no image in '{folder}'",
-            expected=f"files that end in {', '.join(SUFFIXES)}, or the path of a video",
-            mend="check the path",
-        )
-    for file in files:
+    for name, file in sorted(images_in(folder).items()):
         try:
-            yield file.name, read_image(file)
+            yield name, read_image(file)
         except DataError as error:
-            yield file.name, error.found
+            yield name, error.found
 
 
 def _frames(source: str) -> Iterator[tuple[str, Pixels | str]]:
@@ -123,7 +116,7 @@ def _usable(
             left_out[name] = f"{height}x{width} is smaller than {size[0]}x{size[1]}"
             continue
         middle = pixels[top : top + size[0], left : left + size[1]]
-        if (contrast := float(middle.mean(axis=2).std())) < LEAST_CONTRAST:
+        if (contrast := float(luma(middle).std())) < LEAST_CONTRAST:
             left_out[name] = f"shows nothing: its levels vary by {contrast:.1f}"
             continue
         yield name, np.ascontiguousarray(middle)
@@ -140,5 +133,4 @@ def _thinned(frames: Iterable[tuple[str, Pixels]]) -> list[tuple[str, Pixels, St
         if len(kept) > CANDIDATES:
             stride *= 2
             kept = [frame for frame in kept if frame[0] % stride == 0]
-    measured = [(name, pixels, measure(pixels)) for _, name, pixels in kept]
-    return [one for one in measured if one[2].contrast >= LEAST_CONTRAST]
+    return [(name, pixels, measure(pixels)) for _, name, pixels in kept]

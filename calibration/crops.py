@@ -11,8 +11,8 @@ import numpy as np
 from edge_restore.errors import OptionError
 from edge_restore.evaluation import read_pair
 from edge_restore.frames import Pixels
-from edge_restore.metrics import psnr
-from edge_restore.pairs import find_pairs
+from edge_restore.metrics import finite_psnr
+from edge_restore.pairs import find_pairs, spread
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,19 @@ def read(folder: Path, images: int, side: int) -> list[Crop]:
             expected="1 or more, of 64 pixels or more",
             mend="leave --images and --crop away for 8 of 256",
         )
-    pairs = find_pairs(folder)
-    places = np.unique(np.linspace(0, len(pairs) - 1, min(images, len(pairs))).round().astype(int))
     crops = []
-    for place in places:
-        blurred, sharp = read_pair(pairs[place])
+    for pair in spread(find_pairs(folder), images):
+        blurred, sharp = read_pair(pair)
         height, width = (min(side, given) for given in blurred.shape[:2])
         top, left = (blurred.shape[0] - height) // 2, (blurred.shape[1] - width) // 2
         cut = slice(top, top + height), slice(left, left + width)
-        crops.append(Crop(pairs[place].name, blurred[cut], sharp[0][cut]))
+        crops.append(Crop(pair.name, blurred[cut], sharp[0][cut]))
     return crops
 
 
 def mean_psnr(restored: Sequence[Pixels], crops: Sequence[Crop]) -> float:
     """In dB, over the crops; a crop that equals its truth counts as 100."""
     values = [
-        min(psnr(picture, crop.sharp), 100.0) for picture, crop in zip(restored, crops, strict=True)
+        finite_psnr(picture, crop.sharp) for picture, crop in zip(restored, crops, strict=True)
     ]
     return float(np.mean(values))

@@ -12,11 +12,10 @@ import onnx
 
 from calibration.runner import Runner
 from edge_restore.cards import ModelCard
-from edge_restore.engine.rounding import keep_rounding
+from edge_restore.engine.rounding import with_kept_rounding
 from edge_restore.errors import ModelError
 from edge_restore.evaluation import read_pair
-from edge_restore.frames import Pixels
-from edge_restore.metrics import psnr, ssim
+from edge_restore.metrics import GREATEST_PSNR, finite_psnr, ssim
 from edge_restore.pairs import Pair
 from edge_restore.progress import Progress
 from edge_restore.quantisation import Gate, GateSet
@@ -27,9 +26,6 @@ GREATEST_DROP = 0.2
 
 GREATEST_SHIFT = 0.1
 """Of a set's mean brightness against FP32, in levels of 255, either way."""
-
-_EQUAL = 100.0
-"""PSNR of equal pictures, in dB: JSON has no infinity."""
 
 
 @dataclass
@@ -75,9 +71,9 @@ def compare(
         images.append(
             _Image(
                 pair.name,
-                _psnr(expected, truth),
-                _psnr(found, truth),
-                None if half is None else _psnr(half, truth),
+                finite_psnr(expected, truth),
+                finite_psnr(found, truth),
+                None if half is None else finite_psnr(half, truth),
                 ssim(expected, truth),
                 ssim(found, truth),
                 float(difference.mean()),
@@ -150,17 +146,6 @@ def check_cards(reference: ModelCard, int8: ModelCard) -> None:
         )
 
 
-def kept_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph with FP16 in it that ONNX Runtime rounds as the types say."""
-    kept = onnx.ModelProto()
-    kept.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(kept, data_prop=True).graph
-    half = onnx.TensorProto.FLOAT16
-    keep_rounding(kept, {v.name for v in inferred.value_info
-                         if v.type.tensor_type.elem_type == half})  # fmt: skip
-    return kept
-
-
 def runner(path: Path, model: onnx.ModelProto, card: ModelCard) -> Runner:
     """A runner of a graph of any precision; FP16 tensors are rounded as an engine would."""
     if card.deformable == "plugin":
@@ -170,7 +155,7 @@ def runner(path: Path, model: onnx.ModelProto, card: ModelCard) -> Runner:
             mend="quantise the GridSample form with the same --scales, and name it with --twin",
         )
     if card.floating == "fp16":
-        return Runner(kept_rounding(model), card, plain=True)
+        return Runner(with_kept_rounding(model), card, plain=True)
     return Runner(model, card)
 
 
@@ -220,9 +205,5 @@ def _summary(name: str, images: Sequence[_Image]) -> GateSet:
     )
 
 
-def _psnr(a: Pixels, b: Pixels) -> float:
-    return min(psnr(a, b), _EQUAL)
-
-
 def _decibels(square: float) -> float:
-    return min(_EQUAL, float(-10 * np.log10(max(square / 255**2, 1e-12))))
+    return min(GREATEST_PSNR, float(-10 * np.log10(max(square / 255**2, 1e-12))))

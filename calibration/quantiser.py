@@ -15,9 +15,15 @@ from calibration.layers import Layer
 from calibration.ranges import PERCENTILE, Histogram
 from calibration.runner import Runner
 from calibration.scales import Scales
-from edge_restore.cards import FileDigest, ModelCard, card_path, verify
-from edge_restore.errors import CardError, DataError, ModelError, OptionError
-from edge_restore.files import atomic_path, check_writable, sha256
+from edge_restore.cards import (
+    FileDigest,
+    ModelCard,
+    card_path,
+    check_model_output,
+    model_card,
+)
+from edge_restore.errors import DataError, ModelError, OptionError
+from edge_restore.files import atomic_path, sha256
 from edge_restore.progress import Progress
 from edge_restore.quantisation import Quantisation
 
@@ -26,22 +32,9 @@ def load(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
     """A graph and its card, after the two were compared.
 
     Raises:
-        ModelError: there is no such file, or the card is another file's.
-        CardError: the card is missing, malformed, or the file has another hash.
+        ModelError, CardError: as `model_card`.
     """
-    if path.suffix != ".onnx" or not path.is_file():
-        raise ModelError(
-            f"'{path}' is not an .onnx file" if path.exists() else f"there is no model '{path}'",
-            expected="an ONNX file that `python -m export` wrote, with its card beside it",
-            mend="check the path; a shipped one can be named without .onnx, e.g. svdn",
-        )
-    card = verify(card_path(path))
-    if not isinstance(card, ModelCard) or card.onnx.file != path.name:
-        raise CardError(
-            f"'{card_path(path)}' is the card of another file, not of '{path.name}'",
-            expected="the model's own card",
-            mend="copy the model and its card together, under their own names",
-        )
+    card = model_card(path)
     return onnx.load(str(path)), card
 
 
@@ -167,7 +160,7 @@ def write(
     Raises:
         ModelError: the scales are of other weights, or the graph is quantised already.
     """
-    check_out(out)
+    check_model_output(out)
     if scales.weights_sha256 != card.weights.sha256:
         raise ModelError(
             f"the scales are of other weights ({scales.weights_sha256[:12]}...) than "
@@ -197,15 +190,3 @@ def write(
         )
         written.write(temporary_card)
     return written
-
-
-def check_out(out: Path) -> None:
-    """Make sure that a model can be written at `out`; OptionError or SinkError otherwise."""
-    if out.suffix != ".onnx":
-        raise OptionError(
-            f"the output '{out}' does not end in .onnx",
-            expected="the name of the ONNX file to write; its card goes beside it",
-            mend=f"use --out {out.with_suffix('.onnx')}",
-        )
-    check_writable(out)
-    check_writable(card_path(out))

@@ -38,16 +38,21 @@ class Statistics:
         return astuple(self)
 
 
+def luma(pixels: Pixels) -> Plane:
+    """Rec. 601 luma in levels of 255, (height, width), of RGB."""
+    return pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
 def measure(pixels: Pixels) -> Statistics:
     """The statistics of a frame, uint8 (height, width, 3), RGB, at least 16 pixels each way."""
-    luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    height, width = (side // _BLOCK * _BLOCK for side in luma.shape)
-    blocks = luma[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    plane = luma(pixels)
+    height, width = (side // _BLOCK * _BLOCK for side in plane.shape)
+    blocks = plane[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
     return Statistics(
-        brightness=float(luma.mean()),
-        contrast=float(luma.std()),
+        brightness=float(plane.mean()),
+        contrast=float(plane.std()),
         texture=float(blocks.std(axis=(1, 3)).mean()) if blocks.size else 0.0,
-        blur=max(_blur(luma), _blur(luma.T)),
+        blur=max(_blur(plane), _blur(plane.T)),
     )
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_restore.errors import CardError
-from edge_restore.files import sha256, write_text
+from edge_restore.errors import CardError, ModelError, OptionError
+from edge_restore.files import check_writable, sha256, write_text
 from edge_restore.json_fields import JsonFields, is_integer
 from edge_restore.quantisation import Gate, Quantisation, read_gate, read_quantisation
 
@@ -266,6 +266,52 @@ def verify(path: str | Path) -> WeightsCard | ModelCard:
             "do not load a file that somebody may have changed",
         )
     return card
+
+
+def model_card(model: Path) -> ModelCard:
+    """The card of an ONNX file, after the two were compared.
+
+    Raises:
+        ModelError: there is no such file, it has no card, or one of another file.
+        CardError: the card is malformed, or the file has another hash.
+    """
+    if not model.is_file():
+        raise ModelError(
+            f"there is no model file '{model}'",
+            expected="an ONNX file with its card beside it",
+            mend="check the spelling; `edge-restore models` lists the models that come along",
+        )
+    path = card_path(model)
+    if not path.is_file():
+        raise ModelError(
+            f"'{model}' is not one of our models: it has no card '{path.name}' beside it",
+            expected="an ONNX file that `python -m export` wrote, with its card",
+            mend="copy the card along with the model, or export the network with this project",
+        )
+    card = verify(path)
+    if not isinstance(card, ModelCard) or card.onnx.file != model.name:
+        raise ModelError(
+            f"'{path}' is the card of another file, not of '{model.name}'",
+            expected="the model's own card",
+            mend="copy the model and its card together, under their own names",
+        )
+    return card
+
+
+def check_model_output(out: Path) -> None:
+    """Make sure, before any work is done, that a model and its card can be written.
+
+    Raises:
+        OptionError: `out` does not end in .onnx. SinkError: it, or the card, cannot be written.
+    """
+    if out.suffix != ".onnx":
+        raise OptionError(
+            f"the output '{out}' does not end in .onnx",
+            expected="the name of the ONNX file to write; its card goes beside it",
+            mend=f"use --out {out.with_suffix('.onnx')}",
+        )
+    check_writable(out)
+    check_writable(card_path(out))
 
 
 def _finish(fields: JsonFields, origin: str) -> None:

@@ -7,16 +7,15 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_restore.backends.restorer import Restorer
-from edge_restore.errors import BackendError, DataError, InternalError, ModelError
+from edge_restore.backends.restorer import Restorer, restore_one
+from edge_restore.errors import BackendError, DataError, ModelError
 from edge_restore.files import make_folder
-from edge_restore.frames import Frame, Pixels
+from edge_restore.frames import Pixels
 from edge_restore.images import read_image, write_png
 from edge_restore.lpips import SMALLEST as LPIPS_SMALLEST
 from edge_restore.lpips import Lpips
@@ -149,12 +148,7 @@ def restored(restorer: Restorer, blurred: Pixels, protocol: EvaluationProtocol =
     """
     if protocol.unrounded:
         return restorer.restore_unrounded(blurred)  # type: ignore[attr-defined, no-any-return]
-    restorer.submit(Frame(blurred, index=0, pts=0, time_base=Fraction(1)))
-    frame = restorer.collect()
-    frames = [frame] if frame is not None else restorer.flush()
-    if len(frames) != 1:
-        raise InternalError(f"{restorer.name} gave {len(frames)} frames for one")
-    return frames[0].pixels
+    return restore_one(restorer, blurred)
 
 
 def to_levels(picture: Image) -> Pixels:

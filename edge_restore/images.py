@@ -15,6 +15,27 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder, by its suffix in lower case."""
 
 
+def image_files(folder: Path) -> dict[str, Path]:
+    """The images of a folder by their names, hidden files aside."""
+    return {
+        file.name: file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    }
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """As `image_files`; DataError where there is none."""
+    images = image_files(folder)
+    if not images:
+        raise DataError(
+            f"there is no image in '{folder}'",
+            expected=f"files that end in {', '.join(SUFFIXES)}",
+            mend="check the path",
+        )
+    return images
+
+
 def read_image(path: str | Path) -> Pixels:
     """The image as RGB uint8 (height, width, 3), upright; alpha is dropped, 16 bits become 8.
 

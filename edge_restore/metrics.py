@@ -14,6 +14,9 @@ Image = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 """(height, width): which pixels count."""
 
+GREATEST_PSNR = 100.0
+"""What `finite_psnr` gives in place of infinity, in dB."""
+
 _Plane = npt.NDArray[np.float64]
 
 _RADIUS = 5
@@ -36,6 +39,11 @@ def psnr(a: Image, b: Image, data_range: float = 255.0, mask: Mask | None = None
         a, b = a[mask], b[mask]
     error = float(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64))))
     return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
+
+
+def finite_psnr(a: Image, b: Image) -> float:
+    """`psnr` of 8-bit pictures, `GREATEST_PSNR` for equal ones: for means, and JSON."""
+    return min(psnr(a, b), GREATEST_PSNR)
 
 
 def ssim(a: Image, b: Image, data_range: float = 255.0, mask: Mask | None = None) -> float:

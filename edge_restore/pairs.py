@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.errors import DataError
-from edge_restore.images import SUFFIXES
+from edge_restore.images import image_files, images_in
 
 BLURRED_FOLDERS = ("blurred", "blur", "input")
 SHARP_FOLDERS = ("sharp", "gt", "target")
@@ -40,7 +40,7 @@ class Pair:
             DataError: the folder holds no image.
         """
         if self.sharp.is_dir():
-            return sorted(_images(self.sharp).values())
+            return sorted(images_in(self.sharp).values())
         return [self.sharp]
 
 
@@ -106,9 +106,9 @@ def match_pairs(blurred: Path, sharp: Path, *, trajectories: bool = False) -> li
             expected="two images or two folders",
             mend="name both sides alike",
         )
-    left = _images(blurred)
+    left = images_in(blurred)
     folders = {file.name: file for file in sharp.iterdir() if trajectories and file.is_dir()}
-    right = {} if folders and not _image_files(sharp) else _images(sharp)
+    right = {} if folders and not image_files(sharp) else images_in(sharp)
     for name, file in left.items():
         if name not in right and file.stem in folders:
             right[name] = folders.pop(file.stem)
@@ -125,6 +125,14 @@ def match_pairs(blurred: Path, sharp: Path, *, trajectories: bool = False) -> li
             mend="rename the files, or remove those without a partner",
         )
     return [Pair(name, left[name], right[name]) for name in sorted(left)]
+
+
+def spread(pairs: Sequence[Pair], count: int | None) -> Sequence[Pair]:
+    """`count` of the pairs, evenly spread from the first to the last; all for None, or too many."""
+    if count is None or count >= len(pairs):
+        return pairs
+    step = (len(pairs) - 1) / max(count - 1, 1)
+    return [pairs[round(i * step)] for i in range(count)]
 
 
 def _severity(description: Path) -> str:
@@ -164,22 +172,3 @@ def _side(folder: Path, names: Sequence[str]) -> Path:
 
 def _layout() -> str:
     return f"a folder with {' or '.join(BLURRED_FOLDERS)} beside {' or '.join(SHARP_FOLDERS)} in it"
-
-
-def _image_files(folder: Path) -> dict[str, Path]:
-    return {
-        file.name: file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    }
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    images = _image_files(folder)
-    if not images:
-        raise DataError(
-            f"there is no image in '{folder}'",
-            expected=f"files that end in {', '.join(SUFFIXES)}",
-            mend="check the path",
-        )
-    return images

@@ -9,9 +9,16 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from edge_restore.cards import FileDigest, ModelCard, TensorPort, WeightsCard, card_path
+from edge_restore.cards import (
+    FileDigest,
+    ModelCard,
+    TensorPort,
+    WeightsCard,
+    card_path,
+    check_model_output,
+)
 from edge_restore.errors import ModelError, OptionError
-from edge_restore.files import atomic_path, check_writable, sha256
+from edge_restore.files import atomic_path, sha256
 from export import graph, lowering, parity, plugin_node, precision
 from train import weights as weights_files
 from train.networks import NETWORKS
@@ -75,7 +82,7 @@ def export(
         UserError: the input cannot be used, or the outputs differ; the types say which.
         InternalError: a graph that is not valid.
     """
-    _check_out(out)
+    check_model_output(out)
     network, trained = _load(network_name, weights)
     composed = compose(network, options)
     deformable = options.deformable if _has_deformable(network) else "none"
@@ -129,17 +136,6 @@ def compose(network: nn.Module, options: Options) -> Composed:
     if not plugin:
         return Composed(model, model, islands)
     return Composed(graph.finish_custom(plugin_node.to_plugin(model)), model, islands)
-
-
-def _check_out(out: Path) -> None:
-    if out.suffix != ".onnx":
-        raise OptionError(
-            f"the output '{out}' does not end in .onnx",
-            expected="the name of the ONNX file to write; its card goes beside it",
-            mend=f"use --out {out.with_suffix('.onnx')}",
-        )
-    check_writable(out)
-    check_writable(card_path(out))
 
 
 def _load(network_name: str, weights: Path) -> tuple[nn.Module, WeightsCard]:

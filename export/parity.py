@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from edge_restore.cards import Parity
+from edge_restore.engine.rounding import with_kept_rounding
 from edge_restore.errors import BackendError, DependencyError, ModelError
 from edge_restore.frames import Pixels
 from edge_restore.padding import pad_to_multiple
 from export.graph import INPUT
-from export.precision import with_kept_rounding
 from train.networks.deform_conv import DeformConv2d
 
 TOLERANCE = 1e-4

@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_restore.engine.rounding import keep_rounding
 from edge_restore.errors import InternalError, ModelError
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -132,20 +131,6 @@ def islands(model: onnx.ModelProto, *, half_deform_conv: bool = False) -> tuple[
     if not half_deform_conv:
         found |= {i for i, node in enumerate(walk.nodes) if node.op_type == "DeformConv"}
     return tuple(walk.nodes[i].name for i in sorted(found))
-
-
-def with_kept_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an FP16 graph that ONNX Runtime's CPU provider rounds as the types say.
-
-    See `edge_restore.engine.rounding`; graph optimisations must be off.
-    """
-    kept = onnx.ModelProto()
-    kept.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    keep_rounding(
-        kept, {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == HALF}
-    )
-    return kept
 
 
 def _check(model: onnx.ModelProto) -> None:

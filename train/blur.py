@@ -149,12 +149,11 @@ def _warp(image: Tensor, displacements: Tensor, margin: int) -> Tensor:
     y = displacements[:, 0] + torch.arange(margin, margin + rows, **like).view(-1, 1)
     x = displacements[:, 1] + torch.arange(margin, margin + columns, **like)
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
-    # The instants are stacked along the rows of one grid, so that the picture is not copied.
-    seen = F.grid_sample(
-        image[None], grid.reshape(1, instants * rows, columns, 2),
+    # One view for every instant: nothing is copied, and the instants are shared out to the cores.
+    return F.grid_sample(
+        image.expand(instants, channels, height, width), grid,
         mode="bicubic", padding_mode="reflection", align_corners=False,
     )  # fmt: skip
-    return seen.reshape(channels, instants, rows, columns).transpose(0, 1)
 
 
 def _instants(length: float) -> slice:

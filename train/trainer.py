@@ -148,9 +148,10 @@ def _better(score: Score, best: dict[str, Any] | None, keep: str) -> bool:
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 where the device multiplies matrices in it: GPUs, and CPUs with AMX."""
-    matrices = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or matrices)
+    """bfloat16 where the device multiplies in it: GPUs, and CPUs with AMX or AVX512-BF16."""
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    fast = any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or fast)
 
 
 def train(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from edge_restore import backends, machine
-from edge_restore.backends.cpu import CpuRestorer, checked_card
+from edge_restore.backends.cpu import CpuRestorer
+from edge_restore.backends.restorer import restore_one
+from edge_restore.cards import model_card
+from edge_restore.demo import photo
+from edge_restore.engine.cache import default_folder
 from edge_restore.errors import DependencyError, UserError
 from edge_restore.files import write_text
 from edge_restore.frames import Pixels
-from edge_restore.metrics import psnr
+from edge_restore.metrics import finite_psnr
 
 LEAST_PSNR = 50.0
 """Of a backend's picture against ONNX Runtime's in FP32, in dB: the error is 0.8 of an 8-bit level
@@ -33,12 +36,11 @@ SIZE = (180, 320)
 """(height, width) of the frame; which backend is faster hardly depends on it."""
 
 _TURNS = 3
-_EQUAL = 200.0
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One backend's measurement: the least of a few times in ms, and the PSNR, at most 200 dB."""
+    """One backend's measurement: the least of a few times in ms, and its `finite_psnr`."""
 
     backend: str
     milliseconds: float
@@ -57,18 +59,18 @@ def fastest(models: Sequence[Path], *, threads: int | None = None) -> str:
     known = _read(file, names)
     if known is None:
         try:
-            photo = _photo()
+            frame = photo.scaled(*SIZE)
         except DependencyError:
             return names[0]
         print("edge-restore: measuring which backend is fastest here, once", file=sys.stderr)
-        measured = measure(models, names, photo, threads=threads)
+        measured = measure(models, names, frame, threads=threads)
         known = pick(measured)
         _write(file, known, measured)
     return known
 
 
 def measure(
-    models: Sequence[Path], names: Sequence[str], photo: Pixels, *, threads: int | None = None
+    models: Sequence[Path], names: Sequence[str], frame: Pixels, *, threads: int | None = None
 ) -> list[Candidate]:
     """Time the backends in turns on a frame of `SIZE`; one that cannot run a model is left out."""
     restorers: dict[str, CpuRestorer] = {}
@@ -78,16 +80,16 @@ def measure(
             restorers[name].open(*SIZE)
         except UserError:
             restorers.pop(name, None)
-    pictures = {name: restorer.restored(photo) for name, restorer in restorers.items()}
+    pictures = {name: restore_one(restorer, frame) for name, restorer in restorers.items()}
     times = dict.fromkeys(restorers, float("inf"))
     for _ in range(_TURNS):
         for name, restorer in restorers.items():
             begun = time.perf_counter()
-            restorer.restored(photo)
+            restore_one(restorer, frame)
             times[name] = min(times[name], time.perf_counter() - begun)
-    reference = pictures.get("onnxruntime", next(iter(pictures.values()), photo))
+    reference = pictures.get("onnxruntime", next(iter(pictures.values()), frame))
     return [
-        Candidate(name, 1000 * times[name], min(_EQUAL, psnr(pictures[name], reference)))
+        Candidate(name, 1000 * times[name], finite_psnr(pictures[name], reference))
         for name in restorers
     ]
 
@@ -105,31 +107,18 @@ def _can_run(name: str) -> bool:
         return False
 
 
-def _photo() -> Pixels:
-    import numpy as np
-
-    from edge_restore.demo.demonstration import PHOTO
-    from edge_restore.images import read_image
-    from edge_restore.report.drawing import opencv
-
-    cv2 = opencv()
-    scaled = cv2.resize(read_image(PHOTO), SIZE[::-1], interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(scaled)
-
-
 def _file(models: Sequence[Path], threads: int | None, names: Sequence[str]) -> Path:
     here = machine.this_machine()
     versions = machine.library_versions()
     depends: dict[str, Any] = {
-        "model": [checked_card(model).onnx.sha256 for model in models[:1]],
+        "model": [model_card(model).onnx.sha256 for model in models[:1]],
         "cpu": [here.cpu, here.cores],
         "versions": [versions.get(n) for n in ("edge-restore", "onnxruntime", "openvino")],
         "threads": threads,
         "names": list(names),
     }
     key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edge-restore" / "backends" / f"{key}.json"
+    return default_folder().with_name("backends") / f"{key}.json"
 
 
 def _read(file: Path, names: Sequence[str]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from edge_restore import padding, tiles
 from edge_restore.backends import memory
-from edge_restore.cards import ModelCard, card_path, verify
-from edge_restore.errors import BackendError, InternalError, ModelError, OptionError
+from edge_restore.cards import ModelCard
+from edge_restore.errors import BackendError, InternalError, OptionError
 from edge_restore.frames import Frame, Pixels
 
 UnitImage = np.ndarray[Any, np.dtype[np.float32]]
@@ -89,13 +88,6 @@ class CpuRestorer(ABC):
         frame.pixels = np.ascontiguousarray(restored[:height, :width])
         frame.clock.end("restore")
         self._restored.append(frame)
-
-    def restored(self, pixels: Pixels) -> Pixels:
-        """Pixels of the opened size, restored; outside of any stream."""
-        self.submit(Frame(pixels, index=0, pts=0, time_base=Fraction(1)))
-        frame = self.collect()
-        assert frame is not None
-        return frame.pixels
 
     def restore_unrounded(self, pixels: Pixels) -> UnitImage:
         """Pixels of the opened size, restored: float32 (height, width, 3), clipped to [0, 1].
@@ -193,31 +185,6 @@ def from_unit_range(image: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
 def clipped(image: np.ndarray[Any, np.dtype[np.float32]]) -> UnitImage:
     """float32 (1, 3, height, width) -> float32 (height, width, 3), clipped to [0, 1]."""
     return np.ascontiguousarray(np.clip(image[0], 0, 1).transpose(1, 2, 0))
-
-
-def checked_card(model: Path) -> ModelCard:
-    """The model's card, after the model was compared with it."""
-    if not model.is_file():
-        raise ModelError(
-            f"there is no model file '{model}'",
-            expected="an ONNX file with its card beside it",
-            mend="check the spelling; `edge-restore models` lists the models that come along",
-        )
-    path = card_path(model)
-    if not path.is_file():
-        raise ModelError(
-            f"'{model}' is not one of our models: it has no card '{path.name}' beside it",
-            expected="an ONNX file that `python -m export` wrote, with its card",
-            mend="copy the card along with the model, or export the network with this project",
-        )
-    card = verify(path)
-    if not isinstance(card, ModelCard) or card.onnx.file != model.name:
-        raise ModelError(
-            f"'{path}' is the card of another file, not of '{model.name}'",
-            expected="the model's own card",
-            mend="copy the model and its card together, under their own names",
-        )
-    return card
 
 
 def first_line(error: Exception) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edge_restore.backends.cpu import CpuRestorer, Image, checked_card, first_line
-from edge_restore.cards import ModelCard, TensorPort
+from edge_restore.backends.cpu import CpuRestorer, Image, first_line
+from edge_restore.cards import ModelCard, TensorPort, model_card
 from edge_restore.errors import BackendError, DependencyError, ModelError
 
 _TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
@@ -80,7 +80,7 @@ def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Path,
         options.intra_op_num_threads = threads
     lacking = []
     for model in models:
-        card = checked_card(model)
+        card = model_card(model)
         try:
             session = ort.InferenceSession(str(model), options, ["CPUExecutionProvider"])
         except no_operator as error:

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore.backends.cpu import CpuRestorer, Image, checked_card, first_line
-from edge_restore.cards import ModelCard
+from edge_restore.backends.cpu import CpuRestorer, Image, first_line
+from edge_restore.cards import ModelCard, model_card
 from edge_restore.errors import BackendError, DependencyError, InternalError
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
@@ -198,7 +198,7 @@ def _deformable_convolution(node: Any) -> list[Any]:
 def _first_that_reads(core: Any, models: Sequence[Path]) -> tuple[Path, ModelCard, Any]:
     lacking = []
     for model in models:
-        card = checked_card(model)
+        card = model_card(model)
         try:
             return model, card, core.read_model(str(model))
         except Exception as error:  # see CpuRestorer._run

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Protocol
 
 from edge_restore.cards import ModelCard
-from edge_restore.frames import Frame
+from edge_restore.errors import InternalError
+from edge_restore.frames import Frame, Pixels
 
 
 class Restorer(Protocol):
@@ -48,3 +50,17 @@ class Restorer(Protocol):
 
     def close(self) -> None:
         """Give everything back. Safe to call twice."""
+
+
+def restore_one(restorer: Restorer, pixels: Pixels) -> Pixels:
+    """A picture of the opened size, restored and waited for; no frame may be under way.
+
+    Raises:
+        InternalError: the restorer gave no frame, or several.
+    """
+    restorer.submit(Frame(pixels, index=0, pts=0, time_base=Fraction(1)))
+    frame = restorer.collect()
+    frames = [frame] if frame is not None else restorer.flush()
+    if len(frames) != 1:
+        raise InternalError(f"{restorer.name} gave {len(frames)} frames for one")
+    return frames[0].pixels

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_restore import pipeline
-from edge_restore.backends.restorer import Restorer
+from edge_restore.backends.restorer import Restorer, restore_one
 from edge_restore.bench import timing
 from edge_restore.bench.timing import Timing
-from edge_restore.errors import InternalError
 from edge_restore.frames import Frame, Pixels
 from edge_restore.sources.stream_info import StreamInfo
 
@@ -109,18 +108,7 @@ class _Watched:
 
 def host_to_host(restorer: Restorer, pixels: Pixels) -> Callable[[], object]:
     """What restores one frame and waits for it; the restorer is open for its size."""
-    count = 0
-
-    def once() -> Pixels:
-        nonlocal count
-        restorer.submit(Frame(pixels, index=count, pts=count, time_base=_TICK))
-        count += 1
-        frames = restorer.flush()
-        if len(frames) != 1:
-            raise InternalError(f"{restorer.name} gave {len(frames)} frames for one")
-        return frames[0].pixels
-
-    return once
+    return lambda: restore_one(restorer, pixels)
 
 
 def camera_to_sink(restorer: Restorer, pixels: Pixels, frames: int) -> list[float]:

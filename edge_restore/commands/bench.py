@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
     from edge_restore.bench.document import BenchReport, Run
     from edge_restore.bench.tables import Table
-    from edge_restore.frames import Pixels
 
 _SIZES = "360x640"
 
@@ -176,10 +175,11 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
 def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width: int) -> Run:
     from edge_restore.bench import timing, ways
     from edge_restore.bench.document import Run
+    from edge_restore.demo import photo
 
     found = ways.measure(
         restorer,
-        _picture(height, width),
+        photo.scaled(height, width),
         samples=options.samples or timing.FEWEST,
         greatest_seconds=options.seconds,
     )
@@ -194,18 +194,6 @@ def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width
         width=width,
         ways=found,
     )
-
-
-def _picture(height: int, width: int) -> Pixels:
-    """The demo's photo, scaled to cover the frame."""
-    import cv2
-    import numpy as np
-
-    from edge_restore.demo.demonstration import PHOTO
-    from edge_restore.images import read_image
-
-    photo = read_image(PHOTO)
-    return np.ascontiguousarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:

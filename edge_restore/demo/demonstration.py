@@ -10,6 +10,7 @@ from edge_restore import pipeline
 from edge_restore.backends.restorer import Restorer
 from edge_restore.demo.camera import HandHeldCamera, Shot
 from edge_restore.demo.clip import write_clip
+from edge_restore.demo.photo import PHOTO
 from edge_restore.files import write_text
 from edge_restore.frames import Frame, Pixels
 from edge_restore.images import jpeg_bytes, read_image, write_png
@@ -23,7 +24,6 @@ from edge_restore.report.run_report import run_report
 from edge_restore.sinks import open_sink
 from edge_restore.sources import open_source
 
-PHOTO = Path(__file__).with_name("photo.jpg")
 SUBJECT = (0.41, 0.25)
 """The bird's head in the photo, as fractions of its width and height."""
 RATE = 30

@@ -414,7 +414,7 @@ def _errors(
 
 def _photo(height: int, width: int) -> Pixels:
     """The demo's photo, (height, width, 3): its middle, not resized, or reflected to grow."""
-    from edge_restore.demo.demonstration import PHOTO
+    from edge_restore.demo.photo import PHOTO
     from edge_restore.images import read_image
 
     pixels = read_image(PHOTO)

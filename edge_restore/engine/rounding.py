@@ -28,3 +28,20 @@ def keep_rounding(model: Any, half: Collection[str]) -> None:
                 nodes.append(type(node)(name=name, **identity))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def with_kept_rounding(model: Any) -> Any:
+    """A copy of a graph with FP16 tensors in which `keep_rounding` was done.
+
+    Args:
+        model: an onnx.ModelProto; its shapes can be inferred.
+    """
+    from onnx import TensorProto, shape_inference
+
+    kept = type(model)()
+    kept.CopyFrom(model)
+    values = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.value_info
+    keep_rounding(
+        kept, {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    )
+    return kept

@@ -38,7 +38,7 @@ def test_the_fastest_that_is_exact_enough() -> None:
 def test_it_is_measured_once(
     fastest: Fastest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     model = write_model(tmp_path)
     first = fastest([model], threads=2)
     assert "measuring which backend is fastest" in capsys.readouterr().err
@@ -54,7 +54,7 @@ def test_it_is_measured_once(
 def test_another_model_or_number_of_threads_is_measured_anew(
     fastest: Fastest, tmp_path: Path
 ) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     a, b = write_model(tmp_path, name="a"), write_model(tmp_path, "float", "b")
     for model, threads in ((a, 1), (a, 2), (b, 1), (a, 1)):
         fastest([model], threads=threads)
@@ -62,7 +62,7 @@ def test_another_model_or_number_of_threads_is_measured_anew(
 
 
 def test_a_damaged_memory_is_replaced(fastest: Fastest, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     model = write_model(tmp_path)
     first = fastest([model], threads=2)
     (file,) = (tmp_path / "cache/edge-restore/backends").glob("*.json")
@@ -85,7 +85,7 @@ def test_with_one_backend_nothing_is_measured(
 def test_a_cache_that_cannot_be_written_does_no_harm(
     fastest: Fastest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert fastest([write_model(tmp_path)], threads=1) in backends.CPU_NAMES

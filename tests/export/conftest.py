@@ -94,7 +94,7 @@ else:
         """Runs an FP16 graph so that every FP16 tensor is rounded, as `parity.check` does."""
         import onnxruntime
 
-        from export.precision import with_kept_rounding
+        from edge_restore.engine.rounding import with_kept_rounding
 
         def run_rounding(model, **inputs):
             options = onnxruntime.SessionOptions()

@@ -11,7 +11,7 @@ import pytest
 
 from edge_restore import zoo
 from edge_restore.cards import FileDigest, ModelCard, card_path, verify
-from edge_restore.demo.demonstration import PHOTO
+from edge_restore.demo.photo import PHOTO
 from edge_restore.files import sha256
 from edge_restore.images import read_image
 
