@@ -1,13 +1,16 @@
 """What a user would run instead, timed in turns with what we offer: `python -m export.contenders`.
 
 Every contender restores one 8-bit frame to one 8-bit frame on the CPU, with all conversions, so
-the times can be compared. PSNR is against torch in eager mode and FP32. On a GPU, torchvision's and
-NVIDIA's deformable convolutions are compared by `python -m export.deform_conv bench`.
+the times can be compared. PSNR is against torch in eager mode and FP32. Torch has no deformable
+convolution of its own: "torch eager" writes it with grid_sample, as anybody can; the training's C
+kernel stands beside it. On a GPU, torchvision's and NVIDIA's deformable convolutions are compared
+by `python -m export.deform_conv.bench`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +29,7 @@ from edge_restore.machine import this_machine
 from edge_restore.metrics import psnr
 from edge_restore.report import cells
 from train import weights as weights_files
+from train.networks import deform_sample
 
 Restore = Callable[[Pixels], Pixels]
 Contenders = dict[str, Restore]
@@ -44,16 +48,18 @@ def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Cont
     network, _ = weights_files.load(weights)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     makers: dict[str, Callable[[], Restore]] = {
-        EAGER: lambda: _torch(network),
-        "torch.compile": lambda: _torch(torch.compile(network, dynamic=False)),
+        EAGER: lambda: _torch(network, plain=True),
+        "torch eager, our C kernel": lambda: _torch(network),
+        "torch.compile, our C kernel": lambda: _torch(torch.compile(network, dynamic=False)),
         PLAIN: lambda: _plain(zoo.find(model)[0]),
         "plain ONNX Runtime, GridSample": lambda: _plain(zoo.find(model)[-1]),
         "edge_restore, onnxruntime": lambda: _ours("onnxruntime", model, height, width),
         "edge_restore, openvino": lambda: _ours("openvino", model, height, width),
         "edge_restore, openvino-bf16": lambda: _ours("openvino-bf16", model, height, width),
     }
-    if len(zoo.find(model)) == 1:
-        del makers["plain ONNX Runtime, GridSample"]
+    if len(zoo.find(model)) == 1:  # nothing is deformable
+        del makers["plain ONNX Runtime, GridSample"], makers["torch eager, our C kernel"]
+        makers["torch.compile"] = makers.pop("torch.compile, our C kernel")
     if (int8 := zoo.FOLDER / f"{model}-int8.onnx").is_file():
         makers["plain ONNX Runtime, INT8"] = lambda: _plain(int8)
     found: Contenders = {}
@@ -83,9 +89,10 @@ def compare(
     return timings, {name: psnr(p, reference) for name, p in pictures.items()}
 
 
-def _torch(network: torch.nn.Module) -> Restore:
+def _torch(network: torch.nn.Module, *, plain: bool = False) -> Restore:
     def restore(pixels: Pixels) -> Pixels:
-        with torch.inference_mode():
+        without = deform_sample.switched_off() if plain else contextlib.nullcontext()
+        with torch.inference_mode(), without:
             image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
             restored = network(image.contiguous(memory_format=torch.channels_last))
             levels = (restored[0].clamp(0, 1) * 255).round().byte()

@@ -110,12 +110,16 @@ class CpuRestorer(ABC):
 
         For measuring the network itself; a frame that is restored in tiles takes all of them.
         """
+        images = self._images(pixels)
+        return lambda: [self._graph(image) for image in images]
+
+    def _images(self, pixels: Pixels) -> list[Image]:
+        """The network's inputs for pixels of the opened size, one for each tile."""
         if self._grid is None:
             raise InternalError("the network of a restorer that is not open")
         padded = padding.pad_to_multiple(pixels, self.card.multiple)
         parts = [np.ascontiguousarray(padded[cut]) for cut in self._grid.slices()]
-        images = [self._image(part) for part in parts]
-        return lambda: [self._graph(image) for image in images]
+        return [self._image(part) for part in parts]
 
     def collect(self) -> Frame | None:
         """The frame last submitted, or None when it was collected."""

@@ -197,9 +197,18 @@ class CudaSlot:
 
     def compute(self) -> None:
         """Compute again from the picture that is on the device, and wait; for measuring that."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """The first half of `compute`: it returns when the work is queued."""
         assert self._run is not None, "the slot was not prepared"
         with cuda_errors("restore a frame"):
             self._run()
+
+    def wait(self) -> None:
+        """The second half of `compute`."""
+        with cuda_errors("restore a frame"):
             self._streams.compute.synchronize()
 
     def ready(self) -> bool:

@@ -27,6 +27,7 @@ import numpy as np
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
 from edge_restore.cards import ModelCard, model_card
 from edge_restore.errors import BackendError, DependencyError, InternalError
+from edge_restore.frames import Pixels
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """What convolutions compute in, and OpenVINO's word for it. The rest follows where it is as exact:
@@ -104,6 +105,20 @@ class OpenVinoRestorer(CpuRestorer):
                 mend="use --backend onnxruntime",
             ) from error
         self._requests.append(compiled.create_infer_request())
+
+    def asking(self, pixels: Pixels) -> tuple[Callable[[], object], Callable[[], object]] | None:
+        """`alone` in two halves: what begins a run and returns at once, and what waits for it.
+
+        For measuring what a clock shows that does not wait. None for a frame in tiles.
+        """
+        if self._grid is None or len(self._grid) > 1 or not self._requests:
+            return None
+        (request,), image = self._requests, self._images(pixels)[0]
+
+        def ask() -> None:
+            self._thread.submit(request.start_async, {0: image}, share_inputs=True).result()
+
+        return ask, lambda: self._thread.submit(request.wait).result()
 
     def _graph(self, image: Image) -> Image:
         if self._prepared is None:

@@ -134,12 +134,24 @@ class TensorRTRestorer:
 
         For measuring the network itself. No frame may be under way.
         """
+        return self._loaded(pixels).compute
+
+    def asking(self, pixels: Pixels) -> tuple[Callable[[], object], Callable[[], object]]:
+        """`alone` in two halves: what begins a run and returns at once, and what waits for it.
+
+        For measuring what a clock shows that does not wait.
+        """
+        slot = self._loaded(pixels)
+        return slot.begin, slot.wait
+
+    def _loaded(self, pixels: Pixels) -> cuda.CudaSlot:
+        """The first slot with the pixels on the GPU, idle."""
         if self._first is None or self._size is None:
             raise InternalError("the network of a restorer that is not open")
         check_size((pixels.shape[0], pixels.shape[1]), self._size)
         self._first.start(padding.pad_to_multiple(pixels, self.card.multiple))
         self._first.take(*self._size)
-        return self._first.compute
+        return self._first
 
     def collect(self) -> Frame | None:
         """The oldest frame, restored; None when it is not ready and more may be submitted."""

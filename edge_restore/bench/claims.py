@@ -31,6 +31,10 @@ FILE = Path(__file__).with_name("claims.json")
 WAYS = ("network", "host to host", "camera to sink")
 """How a time can be meant: the network alone; with the copies; through the whole pipeline."""
 
+AS_SOME_DO = ("not waited for", "256x256")
+"""Two ways to a smaller figure, measured to show what they give here: the network alone, the clock
+stopped when its call returns and not when its picture is there; and on a picture of 256x256."""
+
 VERDICTS = ("met", "not met", "cannot be", "cannot be compared", "not measured")
 
 _NETWORKS = ("svdn", "lmfn", "drcnet", "fcn")

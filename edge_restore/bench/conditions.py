@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +19,22 @@ SLOWED = 0.90
 _CPUS = Path("/sys/devices/system/cpu")
 _ZONES = Path("/sys/class/thermal")
 _STAT = Path("/proc/stat")
+_ENERGY = Path("/sys/class/powercap")
+_DEVFREQ = Path("/sys/class/devfreq")
+_ASK_GPU = (
+    "nvidia-smi", "--id=0", "--format=csv,noheader,nounits",
+    "--query-gpu=clocks.sm,clocks.max.sm,power.draw,temperature.gpu",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GpuConditions:
+    """A GPU's state at one moment; None where it does not tell."""
+
+    clock_mhz: float | None
+    greatest_clock_mhz: float | None
+    watts: float | None
+    celsius: float | None
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,8 @@ class Conditions:
         clock_mhz: mean over the processors.
         greatest_clock_mhz: that they are allowed.
         celsius: the hottest thermal zone.
+        joules: that the processors' packages took since some moment, by their own meter (RAPL).
+        gpu: of the first one.
     """
 
     busy_seconds: float | None
@@ -42,10 +62,12 @@ class Conditions:
     clock_mhz: float | None
     greatest_clock_mhz: float | None
     celsius: float | None
+    joules: float | None = None
+    gpu: GpuConditions | None = None
 
 
-def now() -> Conditions:
-    """The state of this machine."""
+def now(*, gpu: bool = False) -> Conditions:
+    """The state of this machine, with that of its GPU if that is what computes."""
     times = os.times()
     busy, stolen = _processor_seconds()
     return Conditions(
@@ -57,7 +79,33 @@ def now() -> Conditions:
         clock_mhz=_mean(_CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"), 1e-3),
         greatest_clock_mhz=_mean(_CPUS.glob("cpu[0-9]*/cpufreq/scaling_max_freq"), 1e-3),
         celsius=_greatest(_ZONES.glob("thermal_zone*/temp"), 1e-3),
+        joules=_sum(_ENERGY.glob("intel-rapl:?/energy_uj"), 1e-6),
+        gpu=_gpu() if gpu else None,
     )
+
+
+def readings(before: Conditions, after: Conditions) -> dict[str, str]:
+    """What the machine tells of clocks, heat and power, with units; what it does not is left out.
+
+    Clocks and temperatures are those at the end, when the last frame was just done; the power of
+    the processors is the mean between the two moments, the GPU's that at the end.
+    """
+    gpu = after.gpu or GpuConditions(None, None, None, None)
+    watts = None
+    if before.joules is not None and after.joules is not None and after.at > before.at:
+        # The meter starts again from zero every few minutes under load.
+        taken = after.joules - before.joules
+        watts = taken / (after.at - before.at) if taken > 0 else None
+    found = {
+        "governor": after.governor,
+        "clock": _with_unit(after.clock_mhz, "MHz"),
+        "temperature": _with_unit(after.celsius, "°C"),
+        "power": _with_unit(watts, "W"),
+        "GPU clock": _with_unit(gpu.clock_mhz, "MHz"),
+        "GPU temperature": _with_unit(gpu.celsius, "°C"),
+        "GPU power": _with_unit(gpu.watts, "W"),
+    }
+    return {what: text for what, text in found.items() if text is not None}
 
 
 def background(before: Conditions, after: Conditions, processors: int) -> float | None:
@@ -85,7 +133,40 @@ def warnings(before: Conditions, after: Conditions, processors: int) -> list[str
             found.append(
                 f"the processors ran at {after.clock_mhz:.0f} of {after.greatest_clock_mhz:.0f} MHz"
             )
+    if (gpu := after.gpu) is not None and gpu.clock_mhz and gpu.greatest_clock_mhz:
+        kept = gpu.clock_mhz / gpu.greatest_clock_mhz
+        if kept < SLOWED:
+            found.append(f"the GPU ran at {gpu.clock_mhz:.0f} of {gpu.greatest_clock_mhz:.0f} MHz")
     return found
+
+
+def _gpu() -> GpuConditions | None:
+    """Of a graphics card by its driver's tool; of a Jetson by the kernel, which tells its clock."""
+    clocks, greatest = (
+        _mean(_DEVFREQ.glob(f"*gpu*/{name}"), 1e-6) for name in ("cur_freq", "max_freq")
+    )
+    if clocks is not None:
+        return GpuConditions(clocks, greatest, None, None)
+    if shutil.which(_ASK_GPU[0]) is None:
+        return None
+    try:
+        said = subprocess.run(_ASK_GPU, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = [_number(word) for word in said.stdout.partition("\n")[0].split(",")]
+    return GpuConditions(*values) if len(values) == 4 else None
+
+
+def _number(word: str) -> float | None:
+    """A field of the tool's answer; it writes "[N/A]" for what it does not know."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _with_unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:.0f} {unit}"
 
 
 def _processor_seconds() -> tuple[float | None, float | None]:
@@ -114,6 +195,11 @@ def _numbers(paths: Iterable[Path], scale: float) -> list[float]:
 def _mean(paths: Iterable[Path], scale: float) -> float | None:
     values = _numbers(paths, scale)
     return sum(values) / len(values) if values else None
+
+
+def _sum(paths: Iterable[Path], scale: float) -> float | None:
+    values = _numbers(paths, scale)
+    return sum(values) if values else None
 
 
 def _greatest(paths: Iterable[Path], scale: float) -> float | None:

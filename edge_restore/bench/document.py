@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_restore.bench.claims import WAYS
+from edge_restore.bench.claims import AS_SOME_DO, WAYS
 from edge_restore.bench.peaks import Peaks
 from edge_restore.bench.timing import Timing
 from edge_restore.errors import DataError
@@ -30,7 +30,7 @@ class Run:
         backend: as it names itself.
         precision: what it computes in.
         height, width: of a frame, in pixels.
-        ways: a timing for each way that was measured, see `claims.WAYS`.
+        ways: a timing for each way that was measured, see `claims.WAYS` and `claims.AS_SOME_DO`.
     """
 
     network: str
@@ -59,6 +59,7 @@ class BenchReport:
         runs: in the order of the sizes.
         background: share of the processors that other programs took meanwhile; None where unknown.
         warnings: what may have spoiled the measurement, in sentences.
+        readings: of clocks, heat and power, with their units, where the machine tells.
     """
 
     machine: Mapping[str, Any]
@@ -67,6 +68,7 @@ class BenchReport:
     runs: tuple[Run, ...]
     background: float | None
     warnings: tuple[str, ...]
+    readings: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object, schema first; times in milliseconds."""
@@ -76,6 +78,7 @@ class BenchReport:
             "versions": dict(self.versions),
             "background": self.background,
             "warnings": list(self.warnings),
+            "readings": dict(self.readings),
             "peaks": None if self.peaks is None else asdict(self.peaks),
             "runs": [
                 {
@@ -103,6 +106,7 @@ class BenchReport:
         fields = JsonFields(document)
         fields.choice("schema", (SCHEMA,))
         versions = fields.child("versions")
+        readings = fields.child("readings") if "readings" in fields.document else None
         share = fields.take(
             "background", "a number or null", lambda v: v is None or is_number(v), None
         )
@@ -113,6 +117,7 @@ class BenchReport:
             runs=fields.sequence("runs", _run),
             background=share,
             warnings=tuple(fields.items("warnings", lambda v: isinstance(v, str), "strings")),
+            readings={} if readings is None else {n: readings.text(n) for n in readings.document},
         )
         if not report.runs and not fields.errors:
             fields.errors.append("runs is empty")
@@ -154,7 +159,8 @@ def _on_one_line(match: re.Match[str]) -> str:
 
 def _run(fields: JsonFields) -> Run:
     ways = fields.child("ways")
-    ways.errors += [f"there is no way '{way}'" for way in ways.document if way not in WAYS]
+    known = (*WAYS, *AS_SOME_DO)
+    ways.errors += [f"there is no way '{way}'" for way in ways.document if way not in known]
     return Run(
         network=fields.text("network"),
         model=fields.file_name("model"),

@@ -105,4 +105,5 @@ def _facts(report: BenchReport) -> list[list[str]]:
             rows.append([name.replace("_mib", " (MiB)"), text])
     if report.background is not None:
         rows.append(["other programs", f"{report.background:.0%} of the processors' time"])
+    rows += [[what, value] for what, value in report.readings.items()]
     return rows + [[name, version] for name, version in report.versions.items()]

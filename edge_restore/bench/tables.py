@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge_restore.bench.claims import WAYS, Claim, Judgement, claims, floor, judge
+from edge_restore.bench.claims import AS_SOME_DO, WAYS, Claim, Judgement, claims, floor, judge
 from edge_restore.bench.costs import frame_cost
 from edge_restore.bench.document import BenchReport, Run
 from edge_restore.bench.timing import Timing
@@ -16,7 +16,7 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]], int]
 
 _HEADER = (
     "network", "size", "backend", "precision", "way", "p50 ms", "95 % of it", "p90 ms",
-    "p90 at most", "p99 ms", "samples", "floor ms", "of the peak",
+    "p90 at most", "p99 ms", "p99 at most", "samples", "floor ms", "of the peak",
 )  # fmt: skip
 
 
@@ -24,19 +24,22 @@ def results(report: BenchReport) -> Table:
     """One row for each run and way."""
     rows: list[tuple[str, ...]] = []
     for run in report.runs:
-        least = _floor_ms(report, run)
+        floor_ms = _floor_ms(report, run)
         for way, timing in run.ways.items():
+            least = None if way in AS_SOME_DO else floor_ms
             p = percentiles(timing.samples_ms)
             low, high = timing.interval_ms
-            bound = upper_bound(timing.samples_ms)
+            bounds = (upper_bound(timing.samples_ms, share) for share in (0.9, 0.99))
+            p90_at_most, p99_at_most = (
+                "-" if bound is None else cells.milliseconds(bound) for bound in bounds
+            )
             rows.append(
                 (
                     run.network, f"{run.width}x{run.height}", run.backend, run.precision, way,
                     cells.milliseconds(timing.median_ms),
                     f"{cells.milliseconds(low)} to {cells.milliseconds(high)}",
-                    cells.milliseconds(p.p90),
-                    "-" if bound is None else cells.milliseconds(bound),
-                    cells.milliseconds(p.p99), cells.count(p.count),
+                    cells.milliseconds(p.p90), p90_at_most,
+                    cells.milliseconds(p.p99), p99_at_most, cells.count(p.count),
                     "-" if least is None else cells.milliseconds(least),
                     "-" if least is None else f"{least / timing.median_ms:.0%}",
                 )
@@ -51,10 +54,13 @@ def notes(report: BenchReport) -> list[str]:
     ]
     if report.peaks is not None:
         found.append(_peaks_line(report))
+    if report.readings:
+        found.append(", ".join(f"{what} {value}" for what, value in report.readings.items()))
     found += [f"in doubt: {warning}" for warning in report.warnings]
     for run in report.runs:
         for way, timing in run.ways.items():
-            found += _doubts(f"{run.title}, {way}", timing)
+            if way not in AS_SOME_DO:
+                found += _doubts(f"{run.title}, {way}", timing)
     return found
 
 
@@ -76,7 +82,7 @@ def comparison(a: BenchReport, b: BenchReport, names: tuple[str, str]) -> Table:
         if other is None:
             continue
         for way, timing in run.ways.items():
-            if way not in other.ways:
+            if way not in other.ways or way in AS_SOME_DO:
                 continue
             ratio, low, high = ratio_of_reports(timing, other.ways[way])
             verdict = "within noise"
@@ -110,7 +116,8 @@ def verdicts(report: BenchReport | None) -> list[Judgement]:
 def claims_table(judgements: Sequence[Judgement]) -> Table:
     """One row for each claim."""
     header = ("paper", "where", "method", "published", "hardware", "size", "floor ms",
-              f"here ms: {', '.join(WAYS)}", "verdict", "because")  # fmt: skip
+              f"here ms: {', '.join(WAYS)}", f"as some do: {', '.join(AS_SOME_DO)}",
+              "verdict", "because")  # fmt: skip
     rows: list[tuple[str, ...]] = [
         (
             j.claim.paper, j.claim.where, j.claim.method, j.claim.published,
@@ -118,17 +125,17 @@ def claims_table(judgements: Sequence[Judgement]) -> Table:
             f"{j.claim.width}x{j.claim.height}" if j.claim.height else "not given",
             "-" if j.floor is None else f"{cells.milliseconds(j.floor.milliseconds)} "
             f"({j.floor.precision})",
-            _in_every_way(j.measured), j.verdict, j.why,
+            _listed(j.measured, WAYS), _listed(j.measured, AS_SOME_DO), j.verdict, j.why,
         )
         for j in judgements
     ]  # fmt: skip
     return header, rows, len(header)
 
 
-def _in_every_way(measured: Mapping[str, float] | None) -> str:
+def _listed(measured: Mapping[str, float] | None, ways: Sequence[str]) -> str:
     if measured is None:
         return "not measured"
-    return ", ".join(cells.milliseconds(measured[way]) if way in measured else "-" for way in WAYS)
+    return ", ".join(cells.milliseconds(measured[way]) if way in measured else "-" for way in ways)
 
 
 def as_text(table: Table) -> str:

@@ -79,6 +79,7 @@ def measure(
     rounds: int = ROUNDS,
     samples: int = FEWEST,
     greatest_seconds: float = 60.0,
+    after: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, Timing]:
     """Time several things in turns.
@@ -88,17 +89,21 @@ def measure(
         rounds: two or more.
         samples: of each thing over all rounds, unless the time runs out.
         greatest_seconds: for each thing, warm-up and at least one sample in each round aside.
+        after: what follows each call of the thing of that name, when the clock has stopped.
         clock: nanoseconds.
 
     Returns:
         A timing for each, under its name.
     """
-    warmed = {name: _warm_up(thing, greatest_seconds / 4, clock) for name, thing in things.items()}
+    once = {
+        name: _stopwatch(thing, (after or {}).get(name), clock) for name, thing in things.items()
+    }
+    warmed = {name: _warm_up(one, greatest_seconds / 4, clock) for name, one in once.items()}
     times: dict[str, list[tuple[float, ...]]] = {name: [] for name in things}
     for _ in range(rounds):
-        for name, thing in things.items():
+        for name, one in once.items():
             limit = greatest_seconds / rounds
-            times[name].append(_round(thing, -(-samples // rounds), limit, clock))
+            times[name].append(_round(one, -(-samples // rounds), limit, clock))
     return {name: Timing(tuple(times[name]), *warmed[name]) for name in things}
 
 
@@ -150,10 +155,10 @@ def ratio_interval(
 
 
 def _warm_up(
-    thing: Callable[[], object], greatest_seconds: float, clock: Callable[[], int]
+    once: Callable[[], float], greatest_seconds: float, clock: Callable[[], int]
 ) -> tuple[int, bool]:
     """Call until the best of a window is no longer better than the best before it."""
-    begun, times = clock(), [_once(thing, clock) for _ in range(2)]
+    begun, times = clock(), [once() for _ in range(2)]
     while True:
         if len(times) >= 2 * _WINDOW:
             before, now = min(times[:-_WINDOW]), min(times[-_WINDOW:])
@@ -161,25 +166,35 @@ def _warm_up(
                 return len(times), True
         if (clock() - begun) / 1e9 > greatest_seconds:
             return len(times), False
-        times.append(_once(thing, clock))
+        times.append(once())
 
 
 def _round(
-    thing: Callable[[], object], samples: int, limit: float, clock: Callable[[], int]
+    once: Callable[[], float], samples: int, limit: float, clock: Callable[[], int]
 ) -> tuple[float, ...]:
     begun = clock()
     times: list[float] = []
     while len(times) < samples:
-        times.append(_once(thing, clock))
+        times.append(once())
         if (clock() - begun) / 1e9 > limit:
             break
     return tuple(times)
 
 
-def _once(thing: Callable[[], object], clock: Callable[[], int]) -> float:
-    begun = clock()
-    thing()
-    return (clock() - begun) / 1e6
+def _stopwatch(
+    thing: Callable[[], object], after: Callable[[], object] | None, clock: Callable[[], int]
+) -> Callable[[], float]:
+    """What calls the thing once and says how long it took, in milliseconds."""
+
+    def once() -> float:
+        begun = clock()
+        thing()
+        taken = (clock() - begun) / 1e6
+        if after is not None:
+            after()
+        return taken
+
+    return once
 
 
 def _resampled(arrays: Sequence[Times], random: np.random.Generator) -> float:

@@ -6,6 +6,8 @@
 - "camera to sink": through the pipeline, from a source that stamps each frame as a camera does to a
   sink that takes it. One frame is under way at a time: the next is taken when the last arrived. So
   this is latency, free of any queue; what a camera, a display and their drivers add is not in it.
+
+Beside them the two ways to a smaller figure that `claims.AS_SOME_DO` names.
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import numpy as np
 
 from edge_restore import pipeline
 from edge_restore.backends.restorer import Restorer, restore_one
 from edge_restore.bench import timing
+from edge_restore.bench.claims import AS_SOME_DO, WAYS
 from edge_restore.bench.timing import Timing
 from edge_restore.frames import Frame, Pixels
 from edge_restore.sources.stream_info import StreamInfo
 
 _TICK = Fraction(1, 1000)
+_CROP = 256
+"""Side of the picture that many time instead of a frame."""
+
 _UNTIMED = 2
 """Frames at the start of a stream that do not count: threads and buffers settle."""
 
@@ -135,21 +144,40 @@ def measure(
         greatest_seconds: for each way, see `timing.measure`.
 
     Returns:
-        A timing for each way; the network's own only from backends that offer it (`alone`).
+        A timing for each way; the network's own only from backends that offer it (`alone`), and
+        one that is not waited for from those whose calls return early (`asking`).
     """
+    limits: dict[str, Any] = {"rounds": rounds, "samples": samples}
     height, width = pixels.shape[:2]
     restorer.open(height, width)
     try:
-        things = {"host to host": host_to_host(restorer, pixels)}
+        things: dict[str, Callable[[], object]] = {"host to host": host_to_host(restorer, pixels)}
+        after: dict[str, Callable[[], object]] = {}
         if (alone := getattr(restorer, "alone", None)) is not None:
             things = {"network": alone(pixels), **things}
-        timings = timing.measure(
-            things, rounds=rounds, samples=samples, greatest_seconds=greatest_seconds
-        )
+        if (asking := getattr(restorer, "asking", None)) and (halves := asking(pixels)):
+            things["not waited for"], after["not waited for"] = halves
+        timings = timing.measure(things, greatest_seconds=greatest_seconds, after=after, **limits)
     finally:
         restorer.close()
     known = timings["host to host"].median_ms / 1000
     each = max(1, min(-(-samples // rounds), int(greatest_seconds / rounds / known)))
     streams = [tuple(camera_to_sink(restorer, pixels, each)) for _ in range(rounds)]
     timings["camera to sink"] = Timing(tuple(streams), _UNTIMED, True)
-    return timings
+    if alone is not None and min(height, width) > _CROP:
+        timings["256x256"] = _of_a_crop(restorer, pixels, greatest_seconds / 4, limits)
+    return {way: timings[way] for way in (*WAYS, *AS_SOME_DO) if way in timings}
+
+
+def _of_a_crop(
+    restorer: Restorer, pixels: Pixels, greatest_seconds: float, limits: dict[str, Any]
+) -> Timing:
+    """The network alone on the picture's middle."""
+    top, left = ((side - _CROP) // 2 for side in pixels.shape[:2])
+    crop = np.ascontiguousarray(pixels[top : top + _CROP, left : left + _CROP])
+    restorer.open(_CROP, _CROP)
+    try:
+        thing = {"": restorer.alone(crop)}  # type: ignore[attr-defined]
+        return timing.measure(thing, greatest_seconds=greatest_seconds, **limits)[""]
+    finally:
+        restorer.close()

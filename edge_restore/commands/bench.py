@@ -155,13 +155,13 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
     restorer = create_restorer(options)
     on_cpu = isinstance(restorer, CpuRestorer)
     processor = peaks.of_this_cpu(machine.cpu) if on_cpu else None
-    before = conditions.now()
+    before = conditions.now(gpu=not on_cpu)
     runs = []
     with Progress(len(sizes), "measuring", unit="size") as progress:
         for height, width in sizes:
             runs.append(_run_one(options, restorer, height, width))
             progress.advance()
-    after = conditions.now()
+    after = conditions.now(gpu=not on_cpu)
     return BenchReport(
         machine=machine.to_json(),
         versions=library_versions(),
@@ -169,6 +169,7 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
         runs=tuple(runs),
         background=conditions.background(before, after, machine.cores),
         warnings=tuple(conditions.warnings(before, after, machine.cores)),
+        readings=conditions.readings(before, after),
     )
 
 

@@ -154,6 +154,11 @@ def test_the_network_alone_is_waited_for(
     for _ in range(3):
         once()
         assert not compute.work
+    ask, wait = restorer.asking(frame(0).pixels)
+    ask()
+    assert compute.work
+    wait()
+    assert not compute.work
     run(restorer, 5)  # frames are right after it
     with pytest.raises(BackendError, match="larger"):
         restorer.alone(frame(0, HEIGHT + 8, WIDTH).pixels)

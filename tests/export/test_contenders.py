@@ -11,6 +11,7 @@ from edge_restore.bench.timing import Timing
 from edge_restore.demo import photo
 from edge_restore.metrics import psnr
 from export import contenders
+from train.networks import deform_sample
 
 WEIGHTS = Path("train/released/svdn.safetensors")
 
@@ -37,7 +38,7 @@ def found():
 def test_all_restore_the_same_picture(found):
     made, left_out = found
     assert contenders.EAGER in made
-    assert len(made) + len(left_out) == 8
+    assert len(made) + len(left_out) == 9
     frame = photo.scaled(48, 64)
     expected = made[contenders.EAGER](frame)
     assert psnr(expected, frame) < 60
@@ -52,7 +53,10 @@ def test_what_cannot_run_is_named(monkeypatch):
     monkeypatch.setattr(contenders, "_plain", broken)
     made, left_out = contenders.contenders("svdn", WEIGHTS, 48, 64)
     assert contenders.PLAIN not in made
-    assert {f"{contenders.PLAIN}: RuntimeError", "torch.compile: RuntimeError"} <= set(left_out)
+    assert {
+        f"{contenders.PLAIN}: RuntimeError",
+        "torch.compile, our C kernel: RuntimeError",
+    } <= set(left_out)
 
 
 def test_ratios_are_against_the_named_ones():
@@ -79,3 +83,15 @@ def test_bad_input_is_one_error(capsys):
     assert contenders.main(["nothing"]) == 2
     assert "contenders: error" in capsys.readouterr().err
     assert contenders.main(["svdn", "--size", "big"]) == 2
+
+
+def test_torch_eager_is_without_our_kernel(found, monkeypatch):
+    asked = []
+    real = deform_sample.library
+    monkeypatch.setattr(deform_sample, "library", lambda: asked.append(real()) or asked[-1])
+    made, _ = found
+    made[contenders.EAGER](photo.scaled(48, 64))
+    assert asked == [None, None]  # of either deformable layer
+    if real() is not None:
+        made["torch eager, our C kernel"](photo.scaled(48, 64))
+        assert asked[2] is not None

@@ -7,6 +7,8 @@ on it: without a C compiler (or with EDGE_RESTORE_NO_C=1) `deform_conv` uses pla
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import hashlib
@@ -14,6 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,9 +42,26 @@ class _Geometry(ctypes.Structure):
     ]  # fmt: skip
 
 
-@functools.cache
+_switched_off = contextvars.ContextVar("_switched_off", default=False)
+
+
+@contextlib.contextmanager
+def switched_off() -> Iterator[None]:
+    """Within it, `library` gives None, as on a machine without a C compiler."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be had (no compiler, or switched off)."""
+    return None if _switched_off.get() else _compiled()
+
+
+@functools.cache
+def _compiled() -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if os.environ.get("EDGE_RESTORE_NO_C") or compiler is None:
         return None

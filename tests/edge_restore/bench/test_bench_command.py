@@ -71,7 +71,11 @@ def test_a_model_is_measured_for_real(
 
 
 def test_a_report_survives_the_file(tmp_path: Path) -> None:
-    report = a_report(warnings=("the clock's governor is 'powersave'",), background=None)
+    report = a_report(
+        warnings=("the clock's governor is 'powersave'",), background=None,
+        readings={"temperature": "45 °C"},
+    )  # fmt: skip
+    assert "temperature 45 °C" in tables.notes(report)
     report.write(tmp_path / "r.json")
     assert BenchReport.read(tmp_path / "r.json") == report
     assert len((tmp_path / "r.json").read_text().splitlines()) < 100
@@ -99,6 +103,14 @@ def test_the_table_has_floor_and_bound() -> None:
     assert row["p50 ms"] == "10.0" and row["samples"] == "90"
     assert row["95 % of it"] == "9.90 to 10.1" and row["p90 at most"] == "10.1"
     assert row["floor ms"] == "3.80" and row["of the peak"] == "38%"  # 380 GFLOP over 100 TFLOP/s
+    assert row["p99 at most"] == "-"  # which takes 662 samples
+    many = replace(LEVEL, rounds_ms=LEVEL.rounds_ms * 8)
+    run = replace(a_report().runs[0], ways={"network": many, "256x256": many})
+    network, crop = (
+        dict(zip(header, row, strict=True)) for row in tables.results(a_report(runs=(run,)))[1]
+    )
+    assert network["p99 at most"] == "10.1" and network["floor ms"] == "3.80"
+    assert crop["floor ms"] == "-"  # which is the whole frame's
     bare = tables.results(a_report(peaks=None))[1][0]
     assert bare[-1] == bare[-2] == "-"
 
@@ -154,7 +166,12 @@ def test_claims_without_and_with_a_report(
     said = capsys.readouterr().out
     assert said.startswith("| paper | where |") and "Nothing was measured" not in said
     (row,) = [line for line in said.splitlines() if "Ours(B)" in line]
-    assert "| 10.0, 10.0, 10.0 | cannot be |" in row
+    assert "| 10.0, 10.0, 10.0 | -, - | cannot be |" in row
+    run = a_report().runs[0]
+    asked = replace(run, ways={**run.ways, "not waited for": Timing(((0.02,) * 9,) * 3, 2, True)})
+    a_report(runs=(asked,)).write(tmp_path / "r.json")
+    assert cli.main(["bench", "claims", str(tmp_path / "r.json"), "--markdown"]) == 0
+    assert "| 10.0, 10.0, 10.0 | 0.02, - | cannot be |" in capsys.readouterr().out
     other = replace(a_report().runs[0], width=720)  # as high, and not as wide
     a_report(runs=(other,)).write(tmp_path / "r.json")
     assert cli.main(["bench", "claims", str(tmp_path / "r.json")]) == 0

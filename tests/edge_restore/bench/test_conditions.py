@@ -51,9 +51,11 @@ def test_warnings_name_what_was_seen() -> None:
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_CPUS", "_ZONES", "_STAT"):
+    for name in ("_CPUS", "_ZONES", "_STAT", "_ENERGY", "_DEVFREQ"):
         monkeypatch.setattr(conditions, name, tmp_path / "nothing")
-    found = conditions.now()
+    monkeypatch.setattr(conditions, "_ASK_GPU", ("no-such-tool",))
+    found = conditions.now(gpu=True)
+    assert found.gpu is None and conditions.readings(found, found) == {}
     assert found.busy_seconds is None and found.celsius is None and found.clock_mhz is None
     assert conditions.warnings(found, found, 2) == []
 
@@ -74,3 +76,55 @@ def test_files_of_a_machine_that_tells(tmp_path: Path, monkeypatch: pytest.Monke
     found = conditions.now()
     assert (found.governor, found.clock_mhz, found.greatest_clock_mhz) == ("schedutil", 1500, 2000)
     assert found.celsius == 71.5
+
+
+def test_power_is_the_mean_between() -> None:
+    before = replace(QUIET, joules=100.0)
+    assert conditions.readings(before, later(joules=350.0)) == {
+        "governor": "performance", "clock": "3000 MHz", "temperature": "50 °C", "power": "25 W",
+    }  # fmt: skip
+    assert "power" not in conditions.readings(before, later(joules=20.0))  # the meter began anew
+
+
+def test_the_energy_of_every_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, microjoules in (
+        ("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 9_000_000),
+    ):  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{microjoules}\n")
+    monkeypatch.setattr(conditions, "_ENERGY", tmp_path)
+    assert conditions.now().joules == 7.0  # a core's is in its package's
+
+
+@pytest.mark.parametrize(
+    ("said", "read", "slowed"),
+    [
+        ("1980, 1980, 118.33, 45\n", "1980 MHz, 118 W, 45 °C", False),
+        ("600, 1980, [N/A], 45\n", "600 MHz, None, 45 °C", True),
+    ],
+)
+def test_a_graphics_card_is_asked(
+    said: str, read: str, slowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{said}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(conditions, "_ASK_GPU", (str(tool), *conditions._ASK_GPU[1:]))
+    monkeypatch.setattr(conditions, "_DEVFREQ", tmp_path / "nothing")
+    assert conditions.now().gpu is None  # nobody asked
+    after = replace(later(), gpu=conditions.now(gpu=True).gpu)
+    found = conditions.readings(QUIET, after)
+    shown = ", ".join(str(found.get(f"GPU {what}")) for what in ("clock", "power", "temperature"))
+    assert shown == read
+    assert any("the GPU ran at" in one for one in conditions.warnings(QUIET, after, 2)) == slowed
+
+
+def test_a_jetson_tells_its_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "17000000.gpu"
+    device.mkdir()
+    (device / "cur_freq").write_text("306000000\n")
+    (device / "max_freq").write_text("918000000\n")
+    monkeypatch.setattr(conditions, "_DEVFREQ", tmp_path)
+    after = replace(later(), gpu=conditions.now(gpu=True).gpu)
+    assert conditions.readings(QUIET, after)["GPU clock"] == "306 MHz"
+    assert "the GPU ran at 306 of 918 MHz" in conditions.warnings(QUIET, after, 2)

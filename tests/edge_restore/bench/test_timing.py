@@ -45,6 +45,15 @@ def test_a_warm_up_without_end_is_told() -> None:
     assert not found.settled
 
 
+def test_what_follows_a_call_is_not_in_its_time() -> None:
+    clock = Clock()
+    ask, wait = clock.task("ask", repeat(1.0)), clock.task("wait", repeat(70.0))
+    found = measure({"a": ask}, samples=9, after={"a": wait}, clock=clock)["a"]
+    assert set(found.samples_ms) == {1.0}
+    assert clock.log[:4] == ["ask", "wait"] * 2
+    assert clock.log.count("wait") == clock.log.count("ask") == 9 + found.warm_up
+
+
 def test_things_take_turns() -> None:
     clock = Clock()
     things = {name: clock.task(name, repeat(5.0)) for name in "ab"}

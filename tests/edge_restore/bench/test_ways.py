@@ -11,7 +11,7 @@ import pytest
 
 from edge_restore.backends import memory
 from edge_restore.backends.onnxruntime import OnnxRuntimeRestorer
-from edge_restore.bench import ways
+from edge_restore.bench import claims, ways
 from edge_restore.frames import Frame, Pixels
 from tests.edge_restore.onnx_models import write_model
 
@@ -60,6 +60,33 @@ def test_every_way_is_measured(restorer: OnnxRuntimeRestorer) -> None:
     assert list(found) == ["network", "host to host", "camera to sink"]
     assert all([len(one) for one in t.rounds_ms] == [4, 4, 4] for t in found.values())
     assert found["network"].median_ms <= found["host to host"].median_ms * 1.2
+
+
+def test_a_frame_is_measured_as_some_do(tmp_path: Path) -> None:
+    """On a crop of 256x256, and by the time of asking where a call returns early."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    from edge_restore.backends.openvino import OpenVinoRestorer
+
+    picture = np.zeros((640, 960, 3), np.uint8)
+    found = ways.measure(OpenVinoRestorer([write_model(tmp_path)]), picture, samples=12)
+    assert list(found) == [*claims.WAYS, *claims.AS_SOME_DO]
+    assert found["256x256"].median_ms < found["network"].median_ms
+    assert found["not waited for"].median_ms < found["network"].median_ms
+
+
+def test_asking_and_waiting_restores(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    from edge_restore.backends.openvino import OpenVinoRestorer
+
+    restorer = OpenVinoRestorer([write_model(tmp_path)])
+    assert restorer.asking(PICTURE) is None  # not open
+    restorer.open(*PICTURE.shape[:2])
+    halves = restorer.asking(PICTURE)
+    assert halves is not None
+    for half in halves * 2:
+        half()
+    (expected,) = restorer.alone(PICTURE)()  # type: ignore[misc]
+    np.testing.assert_array_equal(restorer._requests[0].get_output_tensor(0).data, expected)
 
 
 def test_a_slow_restorer_shows_in_both_outer_ways(restorer: OnnxRuntimeRestorer) -> None:
