@@ -2,9 +2,9 @@
 
 On a CPU: a large matrix product and a stream triad (McCalpin's STREAM: a = b + s * c), both by
 numpy, whose BLAS uses every core. Where OpenVINO is installed its product counts when it is faster,
-and it gives the one in bfloat16, which numpy has not. The best of several runs counts: a peak is
-what was reached, and noise only takes away from it. What cannot be measured here is None, never
-guessed; that is so for 8 bits.
+and it gives those in bfloat16 and in 8 bits, which numpy has not. The best of several runs counts:
+a peak is what was reached, and noise only takes away from it. What cannot be measured here is None,
+never guessed. `gpu_peaks` is for GPUs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_restore.errors import DependencyError
+from edge_restore.errors import BackendError, DependencyError
 
 SIDE = 2048
 """Rows and columns of the matrices: 17 GFLOP a product."""
@@ -61,7 +61,7 @@ def of_this_cpu(name: str) -> Peaks:
         f"{TRIAD_NUMBERS * 4 >> 20} MiB",
         fp32=max(_product(), _openvino_product("fp32") or 0.0),
         fp16=_openvino_product("bf16"),
-        int8=None,
+        int8=_openvino_product("int8"),
         bandwidth=_triad(),
     )
 
@@ -70,20 +70,20 @@ def _product() -> float:
     random = np.random.default_rng(0)
     a, b = (random.random((SIDE, SIDE), np.float32) for _ in range(2))
     out = np.empty_like(a)
-    return 2.0 * SIDE**3 / _best(lambda: np.matmul(a, b, out=out))
+    return 2.0 * SIDE**3 / best_seconds(lambda: np.matmul(a, b, out=out))
 
 
 def _openvino_product(precision: str) -> float | None:
-    """Operations a second of OpenVINO's product; None without it, or without bfloat16."""
+    """Operations a second of OpenVINO's product; None without it, or without that precision."""
     from edge_restore.backends import openvino
 
     try:
         if precision == "bf16" and not openvino.has_bfloat16():
             return None
         multiply = openvino.product(SIDE, precision)
-    except DependencyError:
+    except (DependencyError, BackendError):
         return None
-    return 2.0 * SIDE**3 / _best(multiply)
+    return 2.0 * SIDE**3 / best_seconds(multiply)
 
 
 def _triad() -> float:
@@ -98,11 +98,11 @@ def _triad() -> float:
         np.multiply(c, np.float32(3), out=a)
         np.add(a, b, out=a)
 
-    return 5.0 * 4 * TRIAD_NUMBERS / _best(triad)
+    return 5.0 * 4 * TRIAD_NUMBERS / best_seconds(triad)
 
 
-def _best(work: Callable[[], object]) -> float:
-    """The least time of one call, in seconds."""
+def best_seconds(work: Callable[[], object]) -> float:
+    """The least time of one call, in seconds, of as many as fit into a second and a half."""
     end = time.perf_counter() + _SECONDS
     best = float("inf")
     while time.perf_counter() < end:

@@ -15,6 +15,7 @@ from edge_restore.errors import OptionError
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
     from edge_restore.bench.document import BenchReport, Run
+    from edge_restore.bench.peaks import Peaks
     from edge_restore.bench.tables import Table
 
 _SIZES = "360x640"
@@ -154,7 +155,7 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
     machine = this_machine()
     restorer = create_restorer(options)
     on_cpu = isinstance(restorer, CpuRestorer)
-    processor = peaks.of_this_cpu(machine.cpu) if on_cpu else None
+    processor = peaks.of_this_cpu(machine.cpu) if on_cpu else _gpu_peaks(restorer)
     before = conditions.now(gpu=not on_cpu)
     runs = []
     with Progress(len(sizes), "measuring", unit="size") as progress:
@@ -171,6 +172,16 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
         warnings=tuple(conditions.warnings(before, after, machine.cores)),
         readings=conditions.readings(before, after),
     )
+
+
+def _gpu_peaks(restorer: Restorer) -> Peaks:
+    from edge_restore.backends.tensorrt import FLAVOURS
+    from edge_restore.bench import gpu_peaks
+    from edge_restore.engine import flavour
+    from edge_restore.engine.gpu import this_gpu
+
+    gpu = this_gpu()
+    return gpu_peaks.of_this_gpu(gpu.name if gpu else "GPU", flavour.load(FLAVOURS[restorer.name]))
 
 
 def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width: int) -> Run:

@@ -59,6 +59,8 @@ VARIABLES: dict[str, dict[str, Path_]] = {
     "layer_precision.py": {"layer": ("-",)},  # of our own class
     "tensorrt.py": {"builder": ("-",)},  # our module of that name
     "tensorrt_session.py": {"engine": ("ICudaEngine",)},
+    "gpu_peaks.py": {"loaded": ("ICudaEngine",)},
+    "product.py": {"product": ("ITensor",)},
     "plugin.py": {"module": ("plugin",)},
 }
 """By file, what a variable, parameter or attribute of that name (or with a leading underscore)
@@ -119,7 +121,8 @@ class Use:
 
 def sources() -> list[Path]:
     """The files that speak with TensorRT."""
-    return sorted([*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("backends/tensorrt*.py")])
+    patterns = ("engine/*.py", "backends/tensorrt*.py", "bench/gpu*.py")
+    return sorted(file for pattern in patterns for file in PACKAGE.glob(pattern))
 
 
 def uses(path: Path, text: str | None = None) -> list[Use]:
