@@ -1,35 +1,42 @@
 """What a user would run instead, timed in turns with what we offer: `python -m export.contenders`.
 
-Every contender restores one 8-bit frame to one 8-bit frame on the CPU, with all conversions, so
-the times can be compared. PSNR is against torch in eager mode and FP32. Torch has no deformable
-convolution of its own: "torch eager" writes it with grid_sample, as anybody can; the training's C
-kernel stands beside it. On a GPU, torchvision's and NVIDIA's deformable convolutions are compared
-by `python -m export.deform_conv.bench`.
+Every contender restores one 8-bit frame in the host's memory to another, with all copies and
+conversions, so the times can be compared. PSNR is against torch in eager mode and FP32. Torch has
+no deformable convolution of its own: "torch eager" writes it with grid_sample, as anybody can; the
+training's C kernel stands beside it. Those for a GPU have not been run on one yet.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import functools
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edge_restore import backends, frame_size, zoo
 from edge_restore.backends.restorer import restore_one
 from edge_restore.bench import tables, timing
 from edge_restore.bench.timing import Timing
+from edge_restore.cards import card_path
 from edge_restore.demo import photo
-from edge_restore.errors import UserError
+from edge_restore.errors import BackendError, UserError
 from edge_restore.frames import Pixels
 from edge_restore.machine import this_machine
 from edge_restore.metrics import psnr
 from edge_restore.report import cells
 from train import weights as weights_files
 from train.networks import deform_sample
+from train.networks.deform_conv import DeformConv2d
 
 Restore = Callable[[Pixels], Pixels]
 Contenders = dict[str, Restore]
@@ -62,6 +69,7 @@ def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Cont
         makers["torch.compile"] = makers.pop("torch.compile, our C kernel")
     if (int8 := zoo.FOLDER / f"{model}-int8.onnx").is_file():
         makers["plain ONNX Runtime, INT8"] = lambda: _plain(int8)
+    makers |= _for_a_gpu(model, network, height, width)
     found: Contenders = {}
     left_out = []
     probe = np.zeros((height, width, 3), np.uint8)
@@ -76,6 +84,26 @@ def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Cont
         else:
             found[name] = restore
     return found, left_out
+
+
+def _for_a_gpu(
+    model: str, network: torch.nn.Module, height: int, width: int
+) -> dict[str, Callable[[], Restore]]:
+    engines = {
+        "edge_restore, tensorrt": ("tensorrt", "-plugin-fp16"),
+        "TensorRT, GridSample": ("tensorrt", "-gridsample-fp16"),
+        "TensorRT, NVIDIA's plugin in FP32": ("tensorrt", ""),
+        "edge_restore, tensorrt-rtx": ("tensorrt-rtx", "-gridsample-fp16"),
+    }
+    if not (zoo.FOLDER / f"{model}-plugin-fp16.onnx").is_file():  # nothing is deformable
+        engines = {f"edge_restore, {b}": (b, "-fp16") for b in ("tensorrt", "tensorrt-rtx")}
+    found: dict[str, Callable[[], Restore]] = {
+        "torch eager on the GPU": lambda: _torch_on_a_gpu(network),
+        "torch eager on the GPU, torchvision": lambda: _torch_on_a_gpu(network, torchvision=True),
+    }
+    for name, (backend, variant) in engines.items():
+        found[name] = functools.partial(_engine, backend, f"{model}{variant}", height, width)
+    return found
 
 
 def compare(
@@ -99,6 +127,51 @@ def _torch(network: torch.nn.Module, *, plain: bool = False) -> Restore:
         return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
     return restore
+
+
+def _torch_on_a_gpu(network: torch.nn.Module, *, torchvision: bool = False) -> Restore:
+    """In FP16, which is what engines compute in."""
+    if not torch.cuda.is_available():
+        raise BackendError(
+            "no NVIDIA GPU that torch can use", expected="one, and a torch built for it",
+            mend="nothing, if there is none",
+        )  # fmt: skip
+    moved = copy.deepcopy(network).half().cuda()
+    if torchvision:
+        from torchvision.ops import deform_conv2d
+
+        for layer in moved.modules():
+            if isinstance(layer, DeformConv2d):
+                layer.forward = functools.partial(_torchvisions, deform_conv2d, layer)  # type: ignore[method-assign]
+
+    def restore(pixels: Pixels) -> Pixels:
+        with torch.inference_mode():
+            image = torch.from_numpy(pixels).cuda().permute(2, 0, 1)[None].half() / 255
+            restored = moved(image.contiguous(memory_format=torch.channels_last))
+            levels = (restored[0].clamp(0, 1) * 255).round().byte()
+        return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())  # waits for the GPU
+
+    return restore
+
+
+def _torchvisions(
+    convolve: Any, layer: DeformConv2d, image: Tensor, offset: Tensor, mask: Tensor
+) -> Tensor:
+    restored: Tensor = convolve(
+        image, offset, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, mask
+    )
+    return restored
+
+
+def _engine(backend: str, name: str, height: int, width: int) -> Restore:
+    file = zoo.FOLDER / f"{name}.onnx"
+    # Out of the zoo, because of a model there the backend takes the variant that it likes best.
+    with tempfile.TemporaryDirectory(prefix="contenders-") as folder:
+        for each in (file, card_path(file)):
+            shutil.copy(each, folder)
+        restorer = backends.create(backend, [Path(folder, file.name)])
+        restorer.open(height, width)
+    return lambda pixels: restore_one(restorer, pixels)
 
 
 def _plain(model: Path) -> Restore:

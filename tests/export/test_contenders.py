@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from edge_restore import zoo
 from edge_restore.bench.timing import Timing
+from edge_restore.cards import card_path
 from edge_restore.demo import photo
 from edge_restore.metrics import psnr
 from export import contenders
 from train.networks import deform_sample
+from train.networks.deform_conv import DeformConv2d, deform_conv2d
 
 WEIGHTS = Path("train/released/svdn.safetensors")
 
@@ -38,7 +41,7 @@ def found():
 def test_all_restore_the_same_picture(found):
     made, left_out = found
     assert contenders.EAGER in made
-    assert len(made) + len(left_out) == 9
+    assert len(made) + len(left_out) == 15
     frame = photo.scaled(48, 64)
     expected = made[contenders.EAGER](frame)
     assert psnr(expected, frame) < 60
@@ -47,6 +50,42 @@ def test_all_restore_the_same_picture(found):
         assert picture.shape == frame.shape and picture.dtype == np.uint8
         least = next((bar for word, bar in LEAST.items() if word in name), 70)
         assert psnr(picture, expected) > least, name
+
+
+def test_torchvisions_operator_is_given_what_ours_is(monkeypatch):
+    """In the order of torchvision.ops.deform_conv2d; its offsets are (dy, dx), too."""
+    layer = DeformConv2d(4, 4, 3, padding=1)
+    image, offset = torch.rand(1, 4, 6, 7), torch.randn(1, 18, 6, 7)
+    mask = torch.rand(1, 9, 6, 7)
+
+    def convolve(image, offset, weight, bias, stride, padding, dilation, mask):
+        return deform_conv2d(
+            image, offset, mask, weight, bias, stride=stride, padding=padding, dilation=dilation
+        )
+
+    found = contenders._torchvisions(convolve, layer, image, offset, mask)
+    assert torch.equal(found, layer(image, offset, mask))
+
+
+def test_an_engine_is_made_of_the_form_that_is_named(monkeypatch):
+    """And not of the one that the backend likes best."""
+    asked = []
+
+    def create(backend, models):
+        (model,) = models
+        assert model.parent != zoo.FOLDER and card_path(model).is_file()
+        asked.append((backend, model.name))
+        raise RuntimeError
+
+    monkeypatch.setattr(contenders.backends, "create", create)
+    _, left_out = contenders.contenders("svdn", WEIGHTS, 48, 64)
+    assert asked == [
+        ("tensorrt", "svdn-plugin-fp16.onnx"),
+        ("tensorrt", "svdn-gridsample-fp16.onnx"),
+        ("tensorrt", "svdn.onnx"),
+        ("tensorrt-rtx", "svdn-gridsample-fp16.onnx"),
+    ]
+    assert "TensorRT, NVIDIA's plugin in FP32: RuntimeError" in left_out
 
 
 def test_what_cannot_run_is_named(monkeypatch):
