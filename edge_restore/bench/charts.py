@@ -96,10 +96,10 @@ def roofline(points: Sequence[RooflinePoint], peaks: Peaks) -> str:
     for point in points:
         at, up = x(point.intensity), y(point.rate)
         anchor = "end" if at > LEFT + PLOT_WIDTH / 2 else "start"
-        shift = -8 if anchor == "end" else 8
+        shift = 4 if anchor == "end" else -4
         parts.append(
             f'<circle class="bar" cx="{at:.1f}" cy="{up:.1f}" r="4"/>'
-            f'<text style="text-anchor:{anchor}" x="{at + shift:.1f}" y="{up + 4:.1f}">'
+            f'<text style="text-anchor:{anchor}" x="{at + shift:.1f}" y="{up + 18:.1f}">'
             f"{point.name}</text>"
         )
     parts.append(axis_title("operations for each byte moved"))

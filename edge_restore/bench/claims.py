@@ -159,15 +159,9 @@ def judge(claim: Claim, measured: Mapping[str, float] | None = None) -> Judgemen
     if claim.network is None:
         return Judgement(claim, "cannot be compared", "not one of this project's networks")
     if claim.height is None or claim.width is None:
-        lacking = "size of the picture not given"
-        if claim.hardware is None:
-            lacking = f"hardware and {lacking}"
-        return Judgement(claim, "cannot be compared", lacking)
+        return Judgement(claim, "cannot be compared", _lacking(claim))
     cost = frame_cost(claim.network, claim.height, claim.width)
-    least = None
-    if claim.hardware is not None and claim.hardware in hardware():
-        kinds = [claim.precision] if claim.precision else ["fp32", "fp16"]
-        least = floor(cost, claim.height * claim.width, hardware()[claim.hardware], kinds)
+    least = _published_floor(claim, claim.height, claim.width)
     if least is not None and claim.milliseconds < least.milliseconds:
         giga = 2 * cost.macs / 1e9
         why = (
@@ -182,6 +176,28 @@ def judge(claim: Claim, measured: Mapping[str, float] | None = None) -> Judgemen
     where = "" if claim.hardware is None else f" (published on {claim.hardware})"
     why = f"{measured[way]:.1f} ms for the {way} here{where}"
     return Judgement(claim, verdict, why, least, measured)
+
+
+def _published_floor(claim: Claim, height: int, width: int) -> Floor | None:
+    """Of a claim's network at a size on its hardware; None where that is not known."""
+    if claim.network is None or claim.hardware is None or claim.hardware not in hardware():
+        return None
+    kinds = [claim.precision] if claim.precision else ["fp32", "fp16"]
+    cost = frame_cost(claim.network, height, width)
+    return floor(cost, height * width, hardware()[claim.hardware], kinds)
+
+
+def _lacking(claim: Claim) -> str:
+    """What a claim without a size does not say, and what is known all the same."""
+    if claim.hardware is None:
+        return "hardware and size of the picture not given"
+    height, width = 720, 1280
+    least = _published_floor(claim, height, width)
+    known = "" if least is None else (
+        f"; {width}x{height} takes at least {least.milliseconds:.1f} ms there "
+        f"in {least.precision.upper()}"
+    )  # fmt: skip
+    return f"size of the picture not given{known}"
 
 
 def _document() -> JsonFields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from edge_restore.bench.claims import AS_SOME_DO, WAYS, Claim, Judgement, claims, floor, judge
 from edge_restore.bench.costs import frame_cost
@@ -125,16 +125,17 @@ def claims_table(judgements: Sequence[Judgement]) -> Table:
             f"{j.claim.width}x{j.claim.height}" if j.claim.height else "not given",
             "-" if j.floor is None else f"{cells.milliseconds(j.floor.milliseconds)} "
             f"({j.floor.precision})",
-            _listed(j.measured, WAYS), _listed(j.measured, AS_SOME_DO), j.verdict, j.why,
+            _listed(j, WAYS), _listed(j, AS_SOME_DO), j.verdict, j.why,
         )
         for j in judgements
     ]  # fmt: skip
     return header, rows, len(header)
 
 
-def _listed(measured: Mapping[str, float] | None, ways: Sequence[str]) -> str:
+def _listed(judgement: Judgement, ways: Sequence[str]) -> str:
+    measured = judgement.measured
     if measured is None:
-        return "not measured"
+        return "-" if judgement.claim.network is None else "not measured"
     return ", ".join(cells.milliseconds(measured[way]) if way in measured else "-" for way in ways)
 
 

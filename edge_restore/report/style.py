@@ -60,7 +60,13 @@ svg .bar { fill: var(--restore); }
 svg .decode { fill: var(--decode); } svg .queue { fill: var(--queue); }
 svg .restore { fill: var(--restore); } svg .encode { fill: var(--encode); }
 svg .roof { fill: none; stroke: var(--encode); stroke-width: 1.5; }
-.claims td, .claims th { text-align: left !important; font-size: 0.86rem; }
+.wide { width: min(calc(100vw - 40px), 1480px); margin-left: 50%; transform: translateX(-50%); }
+.dense td, .dense th { font-size: 0.82rem; line-height: 1.3; padding-right: 10px; }
+.dense th { vertical-align: bottom; }
+.dense td { white-space: nowrap; }
+.claims td, .claims th { text-align: left !important; }
+.claims td:nth-child(-n+3), .claims td:last-child { white-space: normal; }
+.claims td:last-child { min-width: 26ch; }
 .legend { font-weight: 400; color: var(--soft); font-size: 0.82rem; margin-left: 8px; }
 .legend span { margin-right: 10px; white-space: nowrap; }
 .legend i {

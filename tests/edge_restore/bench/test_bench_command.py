@@ -213,5 +213,7 @@ def test_every_cpu_backend_has_its_peaks(
     report = BenchReport.read(tmp_path / "r.json")
     assert report.peaks is not None and report.peaks.fp32
     assert (report.peaks.fp16 is not None) == openvino.has_bfloat16()
+    eight_bits = "INT8" in openvino._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert (report.peaks.int8 is not None) == eight_bits
     header, rows, _ = tables.results(report)
     assert dict(zip(header, rows[0], strict=True))["floor ms"] != "-"
