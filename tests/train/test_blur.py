@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from edge_restore.errors import OptionError
+from train import blur
 from train.blur import (
     SEVERITIES,
     SUBFRAMES,
@@ -204,3 +205,16 @@ def test_overshoot_beside_an_edge_is_no_negative_light():
     sharp[..., 48:] = 1
     exposed = expose(sharp, BlurModel(shortest=1.0, longest=2.0), generator())
     assert exposed.blurred.isfinite().all()
+
+
+def test_opencv_samples_as_grid_sample_does(monkeypatch):
+    """Between pixels and beyond every edge, where the picture is mirrored."""
+    pytest.importorskip("cv2", reason="OpenCV is not installed")
+    generator = torch.Generator().manual_seed(5)
+    image = torch.rand(4, 20, 30, generator=generator)
+    displacements = torch.rand(3, 2, 16, 26, generator=generator) * 30 - 15
+    found = blur._warp(image, displacements, 2)
+    monkeypatch.setattr(blur, "_opencv", lambda: None)
+    expected = blur._warp(image, displacements, 2)
+    assert found.shape == expected.shape == (3, 4, 16, 26)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
