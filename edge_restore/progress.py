@@ -24,15 +24,17 @@ class Progress:
         label: what is being done, e.g. "restoring".
         unit: what is counted, in the singular.
         stream: where to show it; standard error by default, so that results can be piped.
+        done: how many were done before; the rate is that of the others.
     """
 
     def __init__(
-        self, total: int | None, label: str, unit: str = "frame", stream: TextIO | None = None
-    ) -> None:
+        self, total: int | None, label: str, unit: str = "frame", stream: TextIO | None = None,
+        done: int = 0,
+    ) -> None:  # fmt: skip
         self.total = total
         self.label = label
         self.unit = unit
-        self.done = 0
+        self.done = self._before = done
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._pause = _REDRAW_SECONDS if self._terminal else _LINE_SECONDS
@@ -69,18 +71,18 @@ class Progress:
     def line(self, last: bool = False) -> str:
         """The present state as one line of text, e.g. "restoring 12/48 frames 25%, 3.1/s, ..."."""
         seconds = max(time.monotonic() - self._begun, 1e-9)
-        rate = self.done / seconds
+        rate = (self.done - self._before) / seconds
         known = self.total is not None and self.total > 0
         count = f"{self.done}/{self.total}" if known else f"{self.done}"
         plural = "" if not known and self.done == 1 else "s"
         parts = [f"{self.label} {count} {self.unit}{plural}"]
         if self.total is not None and known:
             parts[0] += f" {100 * min(self.done / self.total, 1):.0f}%"
-        if self.done:
+        if rate:
             parts.append(f"{rate:.2f}/s" if rate < 10 else f"{rate:.0f}/s")
         if last:
             parts.append(f"took {duration(seconds)}")
-        elif self.total is not None and known and self.done:
+        elif self.total is not None and known and rate:
             parts.append(f"{duration(max(self.total - self.done, 0) / rate)} left")
         if self._note:
             parts.append(self._note)

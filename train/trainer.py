@@ -261,12 +261,10 @@ def train(
     late = max_minutes <= 0
     with (
         contextlib.closing(batches),
-        Progress(o.steps, recipe.network, unit="step", stream=sys.stderr)
+        Progress(o.steps, recipe.network, unit="step", stream=sys.stderr, done=step)
         if workers.first
         else contextlib.nullcontext() as progress,
     ):
-        if progress:
-            progress.advance(step)
         while step < o.steps and not late:
             blurred, sharp, flows = batches.next(step)
             if guide and step == first > 0:

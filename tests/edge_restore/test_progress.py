@@ -34,6 +34,15 @@ def test_plain_lines_are_rare_and_the_last_is_always_there(clock: list[float]) -
     ]
 
 
+def test_what_was_done_before_is_not_in_the_rate(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress(100, "training", unit="step", stream=stream, done=60) as shown:
+        assert shown.line() == "training 60/100 steps 60%"
+        clock[0] += 10
+        shown.advance(20)
+    assert stream.getvalue().startswith("training 80/100 steps 80%, 2.00/s, 10 s left\n")
+
+
 def test_terminal_redraws_one_line(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
