@@ -30,7 +30,9 @@ CONFIDENCE = 0.95
 NOISY = 0.05
 """Relative width of that interval, to either side, from which on a machine is too noisy."""
 
-_WINDOW = 5
+_WINDOW = (2, 5)
+"""Calls, fewest and most, that a warm-up's end is judged by; about a second of them."""
+
 _STABLE = 0.03
 _RESAMPLES = 2000
 
@@ -160,8 +162,9 @@ def _warm_up(
     """Call until the best of a window is no longer better than the best before it."""
     begun, times = clock(), [once() for _ in range(2)]
     while True:
-        if len(times) >= 2 * _WINDOW:
-            before, now = min(times[:-_WINDOW]), min(times[-_WINDOW:])
+        window = min(max(round(1000 / max(min(times), 1e-6)), _WINDOW[0]), _WINDOW[1])
+        if len(times) >= 2 * window:
+            before, now = min(times[:-window]), min(times[-window:])
             if now > before * (1 - _STABLE):
                 return len(times), True
         if (clock() - begun) / 1e9 > greatest_seconds:

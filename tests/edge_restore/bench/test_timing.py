@@ -38,6 +38,13 @@ def test_the_warm_up_ends_when_times_stop_falling() -> None:
     assert set(found.samples_ms) == {10.0} and len(found.samples_ms) == 9
 
 
+def test_slow_calls_need_few_to_warm_up() -> None:
+    clock = Clock()
+    slow = chain([2000.0, 1000.0], repeat(900.0))
+    found = measure({"a": clock.task("a", slow)}, samples=3, clock=clock)["a"]
+    assert found.settled and found.warm_up == 5
+
+
 def test_a_warm_up_without_end_is_told() -> None:
     clock = Clock()
     falling = (1000 * 0.9**n for n in range(10_000))
