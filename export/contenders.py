@@ -27,12 +27,13 @@ from edge_restore import backends, frame_size, zoo
 from edge_restore.backends.restorer import restore_one
 from edge_restore.bench import tables, timing
 from edge_restore.bench.timing import Timing
-from edge_restore.cards import card_path
+from edge_restore.cards import card_path, model_card
 from edge_restore.demo import photo
 from edge_restore.errors import BackendError, UserError
 from edge_restore.frames import Pixels
 from edge_restore.machine import this_machine
 from edge_restore.metrics import psnr
+from edge_restore.padding import pad_to_multiple
 from edge_restore.report import cells
 from train import weights as weights_files
 from train.networks import deform_sample
@@ -175,14 +176,16 @@ def _engine(backend: str, name: str, height: int, width: int) -> Restore:
 
 
 def _plain(model: Path) -> Restore:
-    """ONNX Runtime as its documentation opens it: no options."""
+    """ONNX Runtime as its documentation opens it: no options; padded to what the network takes."""
     import onnxruntime
 
+    multiple = model_card(model).multiple
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
 
     def restore(pixels: Pixels) -> Pixels:
-        restored: Pixels = session.run(None, {"image": pixels[None]})[0][0]
-        return restored
+        padded = pad_to_multiple(pixels, multiple)
+        restored: Pixels = session.run(None, {"image": padded[None]})[0][0]
+        return restored[: pixels.shape[0], : pixels.shape[1]]
 
     return restore
 
@@ -224,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     noisy = [name for name, one in timings.items() if one.noisy]
     if noisy:
-        print(f"too noisy, measure again: {', '.join(noisy)}")
+        print(f"too noisy, measure again: {'; '.join(noisy)}")
     return 0
 
 

@@ -52,6 +52,12 @@ def test_all_restore_the_same_picture(found):
         assert psnr(picture, expected) > least, name
 
 
+def test_plain_onnx_runtime_is_given_a_size_that_the_network_takes():
+    """LMFN takes multiples of 16."""
+    made, _ = contenders.contenders("lmfn", WEIGHTS.with_name("lmfn.safetensors"), 40, 72)
+    assert made[contenders.PLAIN](photo.scaled(40, 72)).shape == (40, 72, 3)
+
+
 def test_torchvisions_operator_is_given_what_ours_is(monkeypatch):
     """In the order of torchvision.ops.deform_conv2d; its offsets are (dy, dx), too."""
     layer = DeformConv2d(4, 4, 3, padding=1)
