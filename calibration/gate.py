@@ -155,7 +155,8 @@ def runner(path: Path, model: onnx.ModelProto, card: ModelCard) -> Runner:
             mend="quantise the GridSample form with the same --scales, and name it with --twin",
         )
     if card.floating == "fp16":
-        return Runner(with_kept_rounding(model), card, plain=True)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        return Runner(with_kept_rounding(model, inferred), card, plain=True)
     return Runner(model, card)
 
 

@@ -65,7 +65,7 @@ def check(
     clipped and rounded.
 
     An FP32 graph may differ by `TOLERANCE` anywhere; an FP16 one must reach `LEAST_PSNR`. ONNX
-    Runtime's CPU provider rounds FP16 tensors (see `precision.with_kept_rounding`) but sums in
+    Runtime's CPU provider rounds FP16 tensors (see `edge_restore.engine.rounding`) but sums in
     FP32, so this says what the types cost, and not how a GPU's FP16 sums round.
 
     Returns:
@@ -153,7 +153,8 @@ def _session(path: Path, form: str, precision: str) -> Any:
         model.graph.output.append(inside)
     options = onnxruntime.SessionOptions()
     if precision == "fp16":
-        model = with_kept_rounding(model)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        model = with_kept_rounding(model, inferred)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4

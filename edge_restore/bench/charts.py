@@ -93,13 +93,18 @@ def roofline(points: Sequence[RooflinePoint], peaks: Peaks) -> str:
             f'{x(ridge):.1f},{y(rate):.1f} {x(right):.1f},{y(rate):.1f}"/>'
             f'<text class="value" x="{WIDTH - RIGHT}" y="{y(rate) - 6:.1f}">{name}</text>'
         )
+    labels: list[tuple[float, float]] = []
     for point in points:
         at, up = x(point.intensity), y(point.rate)
+        below = up + 18
+        while any(abs(at - a) < PLOT_WIDTH / 2 and abs(below - b) < 13 for a, b in labels):
+            below += 13
+        labels.append((at, below))
         anchor = "end" if at > LEFT + PLOT_WIDTH / 2 else "start"
         shift = 4 if anchor == "end" else -4
         parts.append(
             f'<circle class="bar" cx="{at:.1f}" cy="{up:.1f}" r="4"/>'
-            f'<text style="text-anchor:{anchor}" x="{at + shift:.1f}" y="{up + 18:.1f}">'
+            f'<text style="text-anchor:{anchor}" x="{at + shift:.1f}" y="{below:.1f}">'
             f"{point.name}</text>"
         )
     parts.append(axis_title("operations for each byte moved"))

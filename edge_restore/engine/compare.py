@@ -31,7 +31,7 @@ from edge_restore.engine import plugin
 from edge_restore.engine.builder import build
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan
-from edge_restore.engine.rounding import keep_rounding
+from edge_restore.engine.rounding import half_tensors, keep_rounding
 from edge_restore.errors import BackendError, CardError, DependencyError, ModelError
 from edge_restore.frames import Pixels
 
@@ -40,7 +40,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 CHUNK_BYTES = 1 << 30
 """The layers of one run take about this much in FP32; a graph with more is run several times."""
 
-_HALF = 10  # onnx.TensorProto.FLOAT16
 _DEFORMABLE = ("DeformConv", "none", "GridSample")
 """Forms that ONNX Runtime can run, the best reference first."""
 _GUESSED_CHANNELS = 64
@@ -331,8 +330,7 @@ def _chunks(
 def _half(model: Any) -> set[str]:
     """The names of a graph's FP16 tensors."""
     infer = _module("polygraphy.backend.onnx").infer_shapes
-    values = infer(model, allow_onnxruntime=False).graph.value_info
-    return {v.name for v in values if v.type.tensor_type.elem_type == _HALF}
+    return half_tensors(infer(model, allow_onnxruntime=False))
 
 
 def _marked(model: Any, names: Sequence[str]) -> Any:

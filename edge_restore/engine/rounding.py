@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+_HALF = 10
+"""onnx.TensorProto.FLOAT16; a machine that runs models has no onnx."""
+
 
 def keep_rounding(model: Any, half: Collection[str]) -> None:
     """Put an Identity behind every tensor of `half`, in place; it is called ``tensor/rounded``.
@@ -30,18 +33,20 @@ def keep_rounding(model: Any, half: Collection[str]) -> None:
     model.graph.node.extend(nodes)
 
 
-def with_kept_rounding(model: Any) -> Any:
+def with_kept_rounding(model: Any, inferred: Any) -> Any:
     """A copy of a graph with FP16 tensors in which `keep_rounding` was done.
 
     Args:
-        model: an onnx.ModelProto; its shapes can be inferred.
+        model: an onnx.ModelProto.
+        inferred: what onnx.shape_inference.infer_shapes makes of it, which knows every type.
     """
-    from onnx import TensorProto, shape_inference
-
     kept = type(model)()
     kept.CopyFrom(model)
-    values = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.value_info
-    keep_rounding(
-        kept, {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    )
+    keep_rounding(kept, half_tensors(inferred))
     return kept
+
+
+def half_tensors(inferred: Any) -> set[str]:
+    """The names of the FP16 tensors inside of a graph whose types were inferred."""
+    values = inferred.graph.value_info
+    return {value.name for value in values if value.type.tensor_type.elem_type == _HALF}

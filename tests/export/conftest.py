@@ -100,7 +100,9 @@ else:
             options = onnxruntime.SessionOptions()
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.intra_op_num_threads = 1
-            kept = with_kept_rounding(graph.finish(model)).SerializeToString()
+            whole = graph.finish(model)
+            inferred = onnx.shape_inference.infer_shapes(whole, strict_mode=True, data_prop=True)
+            kept = with_kept_rounding(whole, inferred).SerializeToString()
             session = onnxruntime.InferenceSession(kept, options, ["CPUExecutionProvider"])
             return session.run(None, inputs)[0]
 

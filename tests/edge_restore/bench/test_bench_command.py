@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge_restore import cli
-from edge_restore.bench import tables
+from edge_restore.bench import charts, tables
 from edge_restore.bench.document import BenchReport, Run
 from edge_restore.bench.peaks import Peaks
 from edge_restore.bench.timing import Timing
@@ -217,3 +219,11 @@ def test_every_cpu_backend_has_its_peaks(
     assert (report.peaks.int8 is not None) == eight_bits
     header, rows, _ = tables.results(report)
     assert dict(zip(header, rows[0], strict=True))["floor ms"] != "-"
+
+
+def test_labels_of_points_that_lie_together_do_not() -> None:
+    points = [charts.RooflinePoint(f"p{i}", 50.0 + i / 100, 1e11) for i in range(3)]
+    drawn = charts.roofline(points, Peaks("a CPU", "a test", 1e12, None, None, 1e11))
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)">p\d</text>', drawn)]
+    assert len(heights) == 3
+    assert all(b - a >= 13 for a, b in itertools.pairwise(sorted(heights)))
