@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from calibration.sensitivity import Sensitivity
+from calibration.sensitivity import LayerDrop, Sensitivity
 from edge_restore.files import check_writable
 from edge_restore.frames import Pixels
 from edge_restore.images import write_png
 from edge_restore.report import drawing
 
 _ROW = 20
+_MOST = 32
 _NAMES = 230
 _BAR = 250
 _VALUES = 84
@@ -29,8 +30,7 @@ def write(sensitivity: Sensitivity, out: Path) -> None:
 
 def draw(sensitivity: Sensitivity) -> Pixels:
     """Left: what each layer loses alone, in dB. Right: loss over the INT8 share of the MACs."""
-    rows = len(sensitivity.layers)
-    height = max(74 + rows * _ROW + 20, _PLOT_HEIGHT + 140)
+    height = max(74 + len(_shown(sensitivity)) * _ROW + 20, _PLOT_HEIGHT + 140)
     sheet = drawing.canvas(height, _LEFT_WIDTH + _PLOT_WIDTH + 40)
     title = (
         f"{sensitivity.network}, INT8 by {sensitivity.method}: PSNR lost against FP32 "
@@ -42,13 +42,24 @@ def draw(sensitivity: Sensitivity) -> Pixels:
     return sheet
 
 
+def _shown(sensitivity: Sensitivity) -> list[LayerDrop]:
+    """The layers that change the most, in the network's order."""
+    by_size = sorted(sensitivity.layers, key=lambda layer: -abs(layer.drop))
+    least = abs(by_size[:_MOST][-1].drop)
+    return [layer for layer in sensitivity.layers if abs(layer.drop) >= least][:_MOST]
+
+
 def _bars(sheet: Pixels, sensitivity: Sensitivity) -> None:
-    drawing.write(sheet, "each layer alone, dB", 16, 58, drawing.SOFT, 0.85)
-    drops = [layer.drop for layer in sensitivity.layers]
+    layers, count = _shown(sensitivity), len(sensitivity.layers)
+    heading = "each layer alone, dB"
+    if len(layers) < count:
+        heading += f": the {len(layers)} of {count} that change most"
+    drawing.write(sheet, heading, 16, 58, drawing.SOFT, 0.85)
+    drops = [layer.drop for layer in layers]
     low, high = min(0.0, *drops), max(1e-4, *drops)
     scale = _BAR / (high - low)
     zero = _NAMES - low * scale
-    for row, layer in enumerate(sensitivity.layers):
+    for row, layer in enumerate(layers):
         y = 78 + row * _ROW
         name = drawing.shortened(layer.name.removesuffix("/Conv"), _NAMES - 30, 0.75)
         drawing.write(sheet, name, 16, y + 5, drawing.INK, 0.75)
@@ -56,7 +67,7 @@ def _bars(sheet: Pixels, sensitivity: Sensitivity) -> None:
         left, right = sorted((round(zero), round(x)))
         sheet[y - 6 : y + 6, left : max(right, left + 1)] = _BLUE if layer.drop <= 0 else _ORANGE
         drawing.write(sheet, f"{layer.drop:+.4f}", _LEFT_WIDTH - 20, y + 5, drawing.SOFT, 0.75, 1)
-    bottom = 78 + (len(sensitivity.layers) - 1) * _ROW + 8
+    bottom = 78 + (len(layers) - 1) * _ROW + 8
     drawing.line(sheet, zero, 68, zero, bottom, drawing.INK)
 
 

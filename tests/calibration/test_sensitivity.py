@@ -85,6 +85,17 @@ def test_the_picture_shows_the_chosen_point(measured):
     assert orange > 300 and sheet.dtype == np.uint8
 
 
+def test_of_many_layers_those_that_change_most_are_drawn(measured, monkeypatch):
+    found, _ = measured
+    tall = frontier_plot.draw(found).shape[0]
+    monkeypatch.setattr(frontier_plot, "_MOST", 3)
+    shown = frontier_plot._shown(found)
+    assert len(shown) == 3 and shown == [one for one in found.layers if one in shown]
+    least = min(abs(one.drop) for one in shown)
+    assert all(abs(one.drop) <= least for one in found.layers if one not in shown)
+    assert frontier_plot.draw(found).shape[0] <= tall
+
+
 def test_the_command_writes_table_json_and_picture(models, frames_file, pairs, tmp_path, capsys):
     words = ["sensitivity", models["fp32"], "--frames", frames_file, "--pairs", pairs]
     words += ["--out", tmp_path / "s", "--images", 1, "--crop", 64, "--min-psnr", 9]
