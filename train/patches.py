@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edge_restore.errors import DataError
@@ -53,25 +54,51 @@ def _area(scenes: Sequence[Views]) -> npt.NDArray[np.float64]:
 
 
 def _cut(
-    scenes: Sequence[Views], count: int, side: int, random: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+    scenes: Sequence[Views], count: int, side: int, random: np.random.Generator,
+    zoom: float = 1.0, smooth: float = 0.0,
+) -> npt.NDArray[np.uint8]:  # fmt: skip
     """(count, views, side, side, 3) uint8, drawn by the pictures' areas.
 
     Sky, paper and defocus teach a deblurring network little: of up to four draws the first with
-    some detail in the sharp view is taken.
+    some detail in the sharp view is taken, but for a share `smooth`, of which the first is.
     """
     areas = _area(scenes)
     patches = np.empty((count, len(scenes[0]), side, side, 3), np.uint8)
     for i in range(count):
-        for _ in range(4):
+        draws = 1 if smooth and random.random() < smooth else 4
+        for _ in range(draws):
             views = scenes[random.choice(len(scenes), p=areas / areas.sum())]
-            y = random.integers(0, views[-1].shape[0] - side + 1)
-            x = random.integers(0, views[-1].shape[1] - side + 1)
+            height, width = _extent(views[-1].shape[:2], side, zoom, random)
+            y = random.integers(0, views[-1].shape[0] - height + 1)
+            x = random.integers(0, views[-1].shape[1] - width + 1)
             for patch, view in zip(patches[i], views, strict=True):
-                patch[:] = view[y : y + side, x : x + side]
+                patch[:] = _resized(view[y : y + height, x : x + width], side)
             if np.abs(np.diff(patches[i, -1, ::2].astype(np.int16), axis=1)).mean() > DETAIL:
                 break
     return patches
+
+
+def _extent(
+    room: tuple[int, ...], side: int, zoom: float, random: np.random.Generator
+) -> tuple[int, int]:
+    """Height and width of what a patch shows: side / zoom to side * zoom, and what there is."""
+    if zoom == 1:
+        return side, side
+    factors = zoom ** random.uniform(-1.0, 1.0, 2)
+    height, width = (
+        min(max(round(side * factor), 1), most) for factor, most in zip(factors, room, strict=True)
+    )
+    return height, width
+
+
+def _resized(view: Picture, side: int) -> Picture:
+    """(H, W, 3) uint8 as (side, side, 3): bicubic, of as many pixels as become one."""
+    if view.shape[:2] == (side, side):
+        return view
+    planes = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None]
+    planes = F.interpolate(planes, (side, side), mode="bicubic", antialias=True)
+    resized: Picture = planes[0].permute(1, 2, 0).numpy()
+    return resized
 
 
 def _turned(patch: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -167,7 +194,8 @@ class PatchSource:
         return _joined(parts)
 
     def _patches(self, scenes: list[Views], count: int, side: int) -> npt.NDArray[np.uint8]:
-        patches = _cut(scenes, count, side, self._random)
+        data = self._data
+        patches = _cut(scenes, count, side, self._random, data.zoom, data.smooth)
         for i in range(count):
             patches[i] = _turned(patches[i], self._random)
         return patches

@@ -42,10 +42,15 @@ class DataRecipe:
 
     `later`: tables of step, patch and batch, in order: crops that grow while training goes on
     (progressive learning; Restormer, Zamir et al., CVPR 2022, section 4).
+    `zoom`: at most this many times as high, and as wide, is what a patch shows, or as many times
+    less; the two are drawn apart, so that things are also stretched. 1 leaves pictures as they are.
+    `smooth`: share of patches taken as they come; the others are to have some detail.
     """
 
     patch: int = 96
     batch: int = 8
+    zoom: float = 1.0
+    smooth: float = 0.0
     later: tuple[Crop, ...] = ()
 
     def crop(self, step: int) -> tuple[int, int]:
@@ -269,6 +274,10 @@ def _conflicts(recipe: Recipe) -> list[str]:
     loss, data, found = recipe.loss, recipe.data, []
     if loss.looks_at_features() and data.patch < 16:
         found.append(f"'data.patch' is {data.patch}, and VGG's features need 16 or more")
+    if data.zoom < 1:
+        found.append(f"'data.zoom' is {data.zoom}, not 1 or more")
+    if data.smooth > 1:
+        found.append(f"'data.smooth' is {data.smooth}, and a share is at most 1")
     if loss.contrast == "extra" and data.batch < 2:
         found.append("'data.batch' is 1, and 'loss.contrast' = 'extra' needs other pictures in it")
     return found

@@ -11,7 +11,7 @@ from edge_restore.errors import DataError
 from tests.train.conftest import draw
 from train import pack as packs
 from train import packing
-from train.patches import PatchSource, validation_set
+from train.patches import PatchSource, _cut, validation_set
 from train.recipe import parse
 
 CPU = torch.device("cpu")
@@ -110,6 +110,43 @@ def test_other_tasks_need_no_margin_for_blur(pack):
         PatchSource(pack, plain(data={"patch": 240, "batch": 1}), CPU)
     wet = validation_set(pack, plain(task="derain"))
     assert (wet.blurred - wet.sharp).abs().mean() > 0.01
+
+
+def slopes(zoom):
+    """Mean steps down and across of the red ramp and the green one, over eight patches."""
+    y, x = np.mgrid[:240, :240]
+    ramps = np.stack((y, x, np.zeros_like(x)), axis=-1).astype(np.uint8)
+    patches = _cut([(ramps,)], 8, 48, np.random.default_rng(1), zoom)[:, 0].astype(float)
+    inside = patches[:, 4:-4, 4:-4]
+    down = (inside[:, -1] - inside[:, 0]).mean(axis=1)[:, 0] / (inside.shape[1] - 1)
+    across = (inside[:, :, -1] - inside[:, :, 0]).mean(axis=1)[:, 1] / (inside.shape[2] - 1)
+    return down, across
+
+
+def test_zoom_changes_height_and_width_apart():
+    assert all(np.all(steps == 1) for steps in slopes(1.0))
+    down, across = slopes(2.0)
+    for steps in (down, across):
+        assert steps.min() > 0.48 and steps.max() < 2.05
+        assert steps.max() / steps.min() > 2
+    assert np.abs(np.log(down / across)).max() > np.log(1.5)
+
+
+def test_zoom_shows_no_more_than_there_is():
+    picture = np.full((50, 60, 3), 7, np.uint8)
+    assert np.all(_cut([(picture,)], 20, 48, np.random.default_rng(1), 3.0) == 7)
+
+
+def test_a_share_of_the_patches_may_be_smooth():
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    scenes = [(noise,), (np.zeros_like(noise),)]
+
+    def flat(smooth):
+        patches = _cut(scenes, 200, 32, np.random.default_rng(1), smooth=smooth)
+        return float(np.mean([not patch.any() for patch in patches]))
+
+    assert flat(0.0) == pytest.approx(1 / 16, abs=0.05)
+    assert flat(1.0) == pytest.approx(1 / 2, abs=0.1)
 
 
 def test_an_empty_split_is_named(pair_pack):
