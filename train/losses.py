@@ -43,7 +43,8 @@ def log_mse(restored: Tensor, sharp: Tensor, floor: float = 1e-4) -> Tensor:
     """Mean over the batch of 10 log10(MSE + floor): minus the PSNR (HINet, Chen et al., 2021).
 
     Lightly and heavily blurred patches weigh the same, where `l2` is ruled by the heaviest;
-    `floor` keeps patches that are as good as perfect (40 dB) from ruling in turn.
+    `floor` keeps patches that are as good as perfect (40 dB) from ruling in turn; much above what
+    an unblurred patch reaches, it lets the network spoil those.
     """
     return 10 * ((restored - sharp).square().mean(dim=(1, 2, 3)) + floor).log10().mean()
 
@@ -71,7 +72,9 @@ def pixel_loss(restored: Tensor, sharp: Tensor, recipe: LossRecipe) -> Tensor:
     if recipe.kind in ("charbonnier", "rms"):
         rooted = {"charbonnier": charbonnier, "rms": rms}[recipe.kind]
         return rooted(restored, sharp, recipe.epsilon)
-    return {"l1": l1, "l2": l2, "mse": mse, "log_mse": log_mse}[recipe.kind](restored, sharp)
+    if recipe.kind == "log_mse":
+        return log_mse(restored, sharp, recipe.floor)
+    return {"l1": l1, "l2": l2, "mse": mse}[recipe.kind](restored, sharp)
 
 
 class TrustRatio(nn.Module):

@@ -49,6 +49,12 @@ def test_mistakes_are_reported_together():
         assert part in text
 
 
+def test_log_mse_needs_a_floor():
+    with pytest.raises(RecipeError, match=r"'loss\.floor' is 0\.0"):
+        recipe({"kind": "log_mse", "floor": 0})
+    assert recipe({"kind": "l2", "floor": 0})
+
+
 def test_tables_must_go_together():
     with pytest.raises(RecipeError) as caught:
         recipe({"contrast": "extra", "vgg_file": "x.safetensors"}, batch=1, patch=12)

@@ -28,6 +28,11 @@ def test_values(kind, expected):
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_floor_of_log_mse():
+    loss = pixel_loss(RESTORED, SHARP, LossRecipe(kind="log_mse", floor=0.01))
+    assert loss.item() == pytest.approx(5 * (math.log10(0.02) + math.log10(0.1)), rel=1e-12)
+
+
 @pytest.mark.parametrize("loss", [l2, mse, l1, charbonnier, rms, log_mse])
 def test_gradients(loss):
     generator = torch.Generator().manual_seed(0)
