@@ -22,9 +22,10 @@ from edge_restore.files import make_folder, write_text
 from edge_restore.report import cells
 from train import recipe as recipes
 from train import trainer
+from train.losses import TrainingLoss
 from train.networks import create
 from train.pack import Pack
-from train.recipe import Recipe
+from train.recipe import LossRecipe, Recipe
 
 SCHEMA = "edge_restore.ablation/1"
 
@@ -92,6 +93,12 @@ def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
         recipe = recipes.parse(table, origin)
     with torch.device("meta"):
         network = create(recipe.network, **recipe.arguments)
+        try:
+            TrainingLoss(network, LossRecipe(trust_ratio=recipe.loss.trust_ratio))
+        except RecipeError as error:
+            raise RecipeError(
+                f"{origin}: {error.found}", expected=error.expected, mend=error.mend
+            ) from error
     parameters = sum(p.numel() for p in network.parameters())
     return Row(entry["name"], recipe, parameters, entry.get("psnr"), entry.get("ssim"))
 

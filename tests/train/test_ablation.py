@@ -100,6 +100,12 @@ def test_mistakes_of_all_rows_are_named_at_once(table):
         ablation.read(table)
 
 
+def test_a_row_whose_network_has_not_what_its_loss_trains(table):
+    table.write_text(TINY.replace("perceptual = 0.01", "trust_ratio = true"))
+    with pytest.raises(RecipeError, match="row 'with features': SVDN has a single stage"):
+        ablation.read(table)
+
+
 def test_the_machines_folders_stay_out_of_the_report(table, tmp_path):
     read = ablation.read(table, str(tmp_path / "vgg16.safetensors"))
     shown = ablation.document(read, [ablation.Result(read.rows[2], None, "x")], "a machine")
