@@ -58,6 +58,15 @@ class DataRecipe:
         chosen = [c for c in self.later if c.step <= step]
         return (chosen[-1].patch, chosen[-1].batch) if chosen else (self.patch, self.batch)
 
+    def mistakes(self) -> list[str]:
+        """What the type of each key does not show."""
+        found = []
+        if self.zoom < 1:
+            found.append(f"'data.zoom' is {self.zoom}, not 1 or more")
+        if self.smooth > 1:
+            found.append(f"'data.smooth' is {self.smooth}, and a share is at most 1")
+        return found
+
 
 @dataclass(frozen=True)
 class OptimiserRecipe:
@@ -255,8 +264,8 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
         else:
             values[name] = value
     try:
-        if kind is LossRecipe:
-            errors += LossRecipe(**values).mistakes()
+        if kind in (DataRecipe, LossRecipe):
+            errors += kind(**values).mistakes()
         return None if errors else kind(**values)
     except OptionError as error:
         errors.append(f"'{where.rstrip('.')}': {error.found}; expected {error.expected}")
@@ -278,10 +287,6 @@ def _conflicts(recipe: Recipe) -> list[str]:
     loss, data, found = recipe.loss, recipe.data, []
     if loss.looks_at_features() and data.patch < 16:
         found.append(f"'data.patch' is {data.patch}, and VGG's features need 16 or more")
-    if data.zoom < 1:
-        found.append(f"'data.zoom' is {data.zoom}, not 1 or more")
-    if data.smooth > 1:
-        found.append(f"'data.smooth' is {data.smooth}, and a share is at most 1")
     if loss.contrast == "extra" and data.batch < 2:
         found.append("'data.batch' is 1, and 'loss.contrast' = 'extra' needs other pictures in it")
     return found

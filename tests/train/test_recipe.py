@@ -42,11 +42,12 @@ def test_all_mistakes_are_reported_together():
 
 
 def test_zoom_and_smooth_are_bounded():
-    table = {"network": "svdn", "optimiser": {"steps": 1}, "data": {"zoom": 0.5, "smooth": 1.5}}
+    table = {"network": "svdn", "data": {"zoom": 0.5, "smooth": 1.5}}
     with pytest.raises(RecipeError) as caught:
         parse(table)
     assert "'data.zoom' is 0.5, not 1 or more" in str(caught.value)
     assert "'data.smooth' is 1.5, and a share is at most 1" in str(caught.value)
+    assert "missing key 'optimiser'" in str(caught.value)  # beside all other mistakes
 
 
 def test_missing_and_broken_files(tmp_path):
