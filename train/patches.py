@@ -16,6 +16,7 @@ from edge_restore.errors import DataError
 from train.blur import BlurModel, Exposure
 from train.pack import Pack, Picture
 from train.recipe import Recipe
+from train.tiling import tiled
 
 DETAIL = 5.0
 """Mean difference between neighbours, in levels of 255, from which a patch counts as detailed."""
@@ -95,7 +96,7 @@ def _resized(view: Picture, side: int) -> Picture:
     """(H, W, 3) uint8 as (side, side, 3): bicubic, of as many pixels as become one."""
     if view.shape[:2] == (side, side):
         return view
-    planes = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(np.array(view, order="C")).permute(2, 0, 1)[None]
     planes = F.interpolate(planes, (side, side), mode="bicubic", antialias=True)
     resized: Picture = planes[0].permute(1, 2, 0).numpy()
     return resized
@@ -197,6 +198,8 @@ class PatchSource:
         data = self._data
         patches = _cut(scenes, count, side, self._random, data.zoom, data.smooth)
         for i in range(count):
+            if data.tiled and self._random.random() < data.tiled and len(scenes[0]) == 1:
+                patches[i, 0] = tiled(patches[i, 0], self._random)
             patches[i] = _turned(patches[i], self._random)
         return patches
 

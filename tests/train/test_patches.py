@@ -12,7 +12,7 @@ from tests.train.conftest import draw
 from train import pack as packs
 from train import packing
 from train.patches import PatchSource, _cut, validation_set
-from train.recipe import parse
+from train.recipe import as_table, parse
 
 CPU = torch.device("cpu")
 
@@ -147,6 +147,22 @@ def test_a_share_of_the_patches_may_be_smooth():
 
     assert flat(0.0) == pytest.approx(1 / 16, abs=0.05)
     assert flat(1.0) == pytest.approx(1 / 2, abs=0.1)
+
+
+def test_tiles_are_laid_over_a_share_of_the_patches():
+    class Scenes:
+        train, train_pairs = [np.full((200, 200, 3), 90, np.uint8)], []
+
+    def changed(tiled_share):
+        table = as_table(plain())
+        table["data"] = {"patch": 32, "batch": 60, "smooth": 1.0, "tiled": tiled_share}
+        source = PatchSource(Scenes(), parse(table), CPU)
+        patches = source._patches([(Scenes.train[0],)], 60, 64)
+        return float(np.mean([np.ptp(patch) > 0 for patch in patches]))
+
+    assert changed(0.0) == 0
+    assert 0 < changed(0.5) < 0.8
+    assert changed(1.0) > changed(0.5)
 
 
 def test_an_empty_split_is_named(pair_pack):

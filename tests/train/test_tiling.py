@@ -1,0 +1,81 @@
+"""Tiles in perspective: as wide and as far as a pinhole camera shows them, and soft where far."""
+
+import numpy as np
+import pytest
+
+from train.tiling import plane, tiled
+
+CHECKERED = np.kron([[0, 1], [1, 0]], np.ones((24, 24)))[..., None].repeat(3, 2) * 200.0
+STRIPED = np.kron([[0, 1]], np.ones((48, 24)))[..., None].repeat(3, 2) * 200.0
+BANDED = STRIPED.transpose(1, 0, 2)
+STRAIGHT = {"horizon": -1.0, "focal": 400.0, "height": 2.0, "centre": 0.0, "angle": 0.0}
+
+
+def edges(line):
+    """How often a line of pixels passes the middle grey."""
+    return int(np.abs(np.diff(line.astype(float) > 100)).sum())
+
+
+def test_tiles_are_as_wide_as_their_row_says():
+    _, seen = plane(STRIPED, 200, 600, **STRAIGHT)
+    for row in (50, 100, 199):  # two edges per tile, of (row + 1) / height pixels
+        assert edges(seen[row, :, 0]) == pytest.approx(2 * 600 * 2.0 / (row + 1), abs=2)
+
+
+def test_tiles_are_as_far_as_their_row_says():
+    _, seen = plane(BANDED, 200, 4, **STRAIGHT)
+    passed = 400 * 2.0 * (1 / 61 - 1 / 200)  # tiles from row 60 to the last
+    assert edges(seen[60:, 0, 0]) == pytest.approx(2 * passed, abs=1)
+
+
+@pytest.mark.parametrize("horizon", [-20.0, 30.0, 30.5])
+def test_the_plane_begins_below_the_horizon(horizon):
+    first, seen = plane(STRIPED, 100, 50, **STRAIGHT | {"horizon": horizon})
+    assert first - 1 >= horizon or first == 0
+    assert seen.shape == (100 - first, 50, 3)
+
+
+@pytest.mark.parametrize("angle", [0.0, np.pi / 4])
+@pytest.mark.parametrize("tile", [STRIPED, CHECKERED])
+def test_a_pixel_is_the_mean_of_what_it_sees(tile, angle):
+    """Against 64 x 64 points in every pixel, looked up one by one."""
+    view = STRAIGHT | {"horizon": -4.0, "height": 1.0, "centre": 20.0, "angle": angle}
+    _, seen = plane(tile.astype(np.float32), 60, 40, **view)
+    fine = (np.arange(64 * 60) + 0.5) / 64 - 0.5, (np.arange(64 * 40) + 0.5) / 64 - 0.5
+    y, x = fine[0][:, None] + 4.0, fine[1][None] - 20.0
+    across, along = x / y, 400.0 / y
+    c, s = np.cos(angle), np.sin(angle)
+    u, v = c * across + s * along, c * along - s * across
+    points = tile[(v % 1 * 48).astype(int), (u % 1 * 48).astype(int), 0]
+    truth = points.reshape(60, 64, 40, 64).mean((1, 3))
+    assert np.abs(seen[..., 0] - truth).mean() < 8
+    assert abs(float(seen.mean()) - truth.mean()) < 2
+
+
+def test_far_tiles_across_become_soft_stripes():
+    """A column crosses no tile there; a row rises and falls slowly, without an edge."""
+    view = {"horizon": -2.0, "focal": 30000.0, "height": 1.0, "centre": 0.0, "angle": np.pi / 4}
+    _, seen = plane(CHECKERED.astype(np.float32), 62, 400, **view)
+    row = seen[-1, :, 0].astype(float)
+    assert np.ptp(row) > 180
+    assert np.abs(np.diff(row)).max() < 12
+    assert np.abs(np.diff(seen[-10:, 5, 0].astype(float))).max() < 10
+
+
+def test_what_is_above_stays_and_the_draw_decides():
+    picture = np.random.default_rng(0).integers(0, 256, (80, 90, 3)).astype(np.uint8)
+    before = picture.copy()
+    covered = []
+    for seed in range(20):
+        found = tiled(picture, np.random.default_rng(seed))
+        assert found.shape == picture.shape and found.dtype == np.uint8
+        assert np.array_equal(found, tiled(picture, np.random.default_rng(seed)))
+        same = (found == picture).all((1, 2))
+        covered.append(float(np.mean(~same)))
+        assert not same[int(same.sum()) :].any()  # one line parts the two
+    assert np.array_equal(picture, before)
+    assert min(covered) < 0.7 and max(covered) > 0.95
+
+
+def test_a_small_picture_has_a_small_tile():
+    assert tiled(np.full((20, 24, 3), 9, np.uint8), np.random.default_rng(3)).shape == (20, 24, 3)

@@ -1,0 +1,118 @@
+"""Pavements, walls and fences: a repeated tile in perspective, laid over a part of a picture.
+
+Far tiles run together into soft stripes, which a motion towards the horizon would have left of hard
+ones. Few photos hold such a thing, and a network that has not met it sharpens the stripes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+Texture = npt.NDArray[np.float32]
+
+TEXELS = 48
+"""Side of a tile's texture; less where the picture is smaller."""
+
+SAMPLES = 16
+"""Per pixel, from its upper edge to its lower one."""
+
+
+def _texture(picture: Picture, random: np.random.Generator) -> Texture:
+    """(side, side, 3) in [0, 255]: a cut of the picture, or fields of two of its colours."""
+    height, width = picture.shape[:2]
+    side = min(TEXELS, height, width)
+    if random.random() < 0.3:
+        y, x = (random.integers(0, room - side + 1) for room in (height, width))
+        return picture[y : y + side, x : x + side].astype(np.float32)
+    colours = picture[random.integers(0, height, 4), random.integers(0, width, 4)]
+    order = colours.astype(int).sum(axis=1).argsort()
+    darkest, brightest = colours[order[[0, -1]]]
+    x, y = np.meshgrid(*2 * [np.arange(side) / side])
+    share = random.choice(((0.5, 0.5), random.uniform(0.2, 0.8, 2)))
+    fields = (x < share[0]) ^ ((y < share[1]) & (random.random() < 0.7))
+    noise = random.normal(0.0, random.uniform(0.0, 5.0), fields.shape)
+    colour = np.where(fields[..., None], brightest, darkest) + noise[..., None]
+    return np.clip(colour, 0, 255).astype(np.float32)
+
+
+def plane(
+    tile: Texture, rows: int, columns: int, *,
+    horizon: float, focal: float, height: float, centre: float, angle: float,
+) -> tuple[int, Picture]:  # fmt: skip
+    """A tiled plane below the horizon, as a pinhole camera above it sees it.
+
+    A row y pixels below the horizon lies focal * height / y tiles away, and each of its tiles is
+    y / height pixels wide. A pixel is the mean of what it sees of them.
+
+    Args:
+        tile: (side, side, 3), in [0, 255].
+        rows, columns: of the picture.
+        horizon: its row, which may lie outside.
+        focal: length of the camera, in pixels.
+        height: of the camera above the plane, in tiles.
+        centre: column below which the plane's directions run to the vanishing point.
+        angle: by which the tiles are turned in their plane, in radians.
+
+    Returns:
+        The first row of the plane, and its pixels from there to the last row and column, uint8.
+    """
+    first = max(int(np.ceil(horizon)) + 1, 0)
+    below = np.arange(first, rows, dtype=np.float32) - np.float32(horizon)
+    part = (np.arange(SAMPLES, dtype=np.float32) + 0.5) / SAMPLES - 0.5
+    y = (below[:, None] + part)[:, None]
+    x = np.arange(columns, dtype=np.float32)[:, None] + (part * SAMPLES * 0.618) % 1 - 0.5
+    across = (x - np.float32(centre)) * np.float32(height) / y
+    seen = _look(tile, across, np.float32(focal * height) / y, angle).mean(axis=2)
+    far = focal * height / below**2 > SAMPLES / 4  # tiles per pixel, too many for the samples
+    seen[far] = _far(tile, columns, height / below[far], centre, angle)
+    return first, np.rint(seen).astype(np.uint8)
+
+
+def _far(
+    tile: Texture, columns: int, width: npt.NDArray[np.floating], centre: float, angle: float
+) -> npt.NDArray[np.float64]:
+    """Rows whose pixels see many tiles, one behind the other, and `width` of them side by side."""
+    period = {0.0: 1.0, np.pi / 4: np.sqrt(2.0)}.get(angle)
+    if period is None:  # turned by anything else, tiles run together into one colour
+        return np.broadcast_to(tile.mean(axis=(0, 1)), (len(width), columns, 3))
+    steps = np.linspace(0.0, period, 257)
+    between = (steps[1:] + steps[:-1]) / 2
+    profile = _look(tile, between[:, None], between[None], angle).mean(axis=1)
+    upto = np.cumsum(np.vstack([np.zeros(3), profile]), axis=0) * (period / 256)
+    edges = (np.arange(columns + 1) - 0.5 - centre) * width[:, None]
+    turns, rest = np.divmod(edges, period)
+    total = [turns * upto[-1, c] + np.interp(rest, steps, upto[:, c]) for c in range(3)]
+    return np.diff(np.stack(total, axis=2), axis=1) / width[:, None, None]
+
+
+def _look(
+    tile: Texture, across: npt.NDArray[np.floating], along: npt.NDArray[np.floating], angle: float
+) -> Texture:
+    """The nearest texels (..., 3) at places of the plane, in tiles; the two broadcast."""
+    side, c, s = len(tile), float(np.cos(angle)), float(np.sin(angle))
+    u, v = (
+        (tiles % 1 * side).astype(np.int32) % side
+        for tiles in (c * across + s * along, c * along - s * across)
+    )
+    texels: Texture = np.take(tile.reshape(-1, 3), v * side + u, axis=0)
+    return texels
+
+
+def tiled(picture: Picture, random: np.random.Generator) -> Picture:
+    """The picture (H, W, 3) uint8 with a plane of tiles below a line, all of it drawn at random."""
+    rows, columns = picture.shape[:2]
+    tile = _texture(picture, random)
+    horizon = random.uniform(-0.7, 0.6) * rows
+    focal, height = 300.0 * 10.0 ** random.random(), 0.3 * 20.0 ** random.random()
+    centre = random.uniform(-1.0, 2.0) * columns
+    # Only tiles that lie straight or across run together into stripes; others become one colour.
+    angle = float(random.choice((random.uniform(0.0, 2.0), 0.0, 1.0, 1.0)) * np.pi / 4)
+    first, seen = plane(
+        tile, rows, columns,
+        horizon=horizon, focal=focal, height=height, centre=centre, angle=angle,
+    )  # fmt: skip
+    result = picture.copy()
+    result[first:] = seen
+    return result
