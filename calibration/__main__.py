@@ -10,6 +10,9 @@ from pathlib import Path
 from edge_restore import frame_size
 from edge_restore.errors import DependencyError, OptionError, UserError
 
+METHOD = "mse"
+"""Of choosing ranges, unless told otherwise."""
+
 EPILOG = """\
 from footage to an INT8 model (docs/int8.md):
   python -m calibration collect FOOTAGE.mp4 --out frames.npz
@@ -77,7 +80,7 @@ def _layers(args: argparse.Namespace) -> None:
 
 
 def _quantise(args: argparse.Namespace) -> None:
-    from calibration import layers, quantiser
+    from calibration import layers, quantiser, ranges
     from calibration.calibration_set import CalibrationSet
     from calibration.scales import Scales
     from edge_restore.cards import check_model_output
@@ -89,6 +92,23 @@ def _quantise(args: argparse.Namespace) -> None:
             expected="either --frames, a calibration set, or --scales, a scales file",
             mend="see `python -m calibration quantise --help`",
         )
+    given = {
+        "--only": args.only, "--keep": args.keep, "--float-skips": args.float_skips,
+        "--method": args.method != METHOD, "--percentile": args.percentile is not None,
+    }  # fmt: skip
+    settled = [option for option, value in given.items() if value]
+    if args.scales and settled:
+        raise OptionError(
+            f"{', '.join(settled)} beside --scales, a file in which that is settled",
+            expected="options of choosing layers and ranges beside --frames alone",
+            mend="leave them out, or give --frames in place of --scales",
+        )
+    if args.percentile is not None and args.method != "percentile":
+        raise OptionError(
+            f"--percentile beside --method {args.method}",
+            expected="--percentile with the method percentile",
+            mend="add --method percentile, or leave --percentile out",
+        )
     check_model_output(args.out)
     if args.scales_out:
         check_writable(args.scales_out)
@@ -99,7 +119,8 @@ def _quantise(args: argparse.Namespace) -> None:
         frames = CalibrationSet.load(args.frames)
         found = layers.layers(model, card.multiple)
         scales = quantiser.find_scales(
-            model, card, frames, method=args.method, percentile=args.percentile,
+            model, card, frames, method=args.method,
+            percentile=ranges.PERCENTILE if args.percentile is None else args.percentile,
             chosen=quantiser.choose(found, args.only, args.keep), skips=not args.float_skips,
         )  # fmt: skip
     written = quantiser.write(model, card, scales, args.out, command=shlex.join(args.command_line))
@@ -204,7 +225,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--scales-out", type=Path, metavar="FILE.json", help="write the scales, too")
     p.add_argument("--only", nargs="+", default=[], metavar="LAYER", help="quantise these alone")
     p.add_argument("--keep", nargs="+", default=[], metavar="LAYER", help="do not quantise these")
-    p.add_argument("--percentile", type=float, default=99.99, help="of the method percentile")
+    p.add_argument(
+        "--percentile", type=float, help="of the magnitudes, kept by the method percentile (99.99)"
+    )
     _add_method(p)
     p.set_defaults(function=_quantise)
 
@@ -273,7 +296,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_method(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--method", default="mse",
+        "--method", default=METHOD,
         help="of choosing ranges: minmax, entropy, mse or percentile (default: %(default)s)",
     )  # fmt: skip
     p.add_argument(

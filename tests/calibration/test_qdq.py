@@ -235,6 +235,9 @@ def test_the_commands(models, frames_file, tmp_path, capsys):
         (["--frames", "missing.npz"], "is not a calibration set"),
         (["--frames", "F", "--method", "max"], "no calibration method 'max'"),
         (["--frames", "F", "--only", "tail/Conv"], "the last convolution"),
+        (["--scales", "S", "--keep", "fusion/Conv"], "--keep beside --scales"),
+        (["--scales", "S", "--method", "minmax", "--float-skips"], "--float-skips, --method"),
+        (["--frames", "F", "--percentile", "99"], "--percentile beside --method mse"),
     ],
 )
 def test_bad_input_is_one_error(models, frames_file, tmp_path, capsys, extra, message):
