@@ -7,6 +7,7 @@ torch's DistributedDataParallel would have to be told about.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -47,6 +48,10 @@ class Workers:
                 mend="start with torchrun, or unset WORLD_SIZE",
             ) from error
         if self.count > 1:
+            # Its functions take the group of the moment of their import for a default. Torch
+            # imports it sooner or later; after this line it would keep the group, and gloo's
+            # threads, beyond `close`: now and then the interpreter aborted at its end.
+            importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("nccl" if device == "cuda" else "gloo")
 
     @property

@@ -63,6 +63,35 @@ def test_gradients_become_their_mean(tmp_path):
     assert done.stdout.splitlines() == [line, line]
 
 
+THREADS = """
+import importlib, sys
+from pathlib import Path
+import torch
+from train.workers import Workers
+
+def gloo():
+    tasks = Path("/proc/self/task").glob("*/comm")
+    return sum("gloo" in name for name in (task.read_text() for task in tasks))
+
+workers = Workers("cpu")
+importlib.import_module("torch.distributed.nn.functional")  # as a step of an optimiser does
+workers.mean([1.0], torch.device("cpu"))
+during = gloo()
+workers.close()
+sys.stdout.write(f"{during > 0} {gloo()}\\n")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are named in /proc")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """One that does ends the process by SIGABRT when it is unlucky."""
+    script = tmp_path / "threads.py"
+    script.write_text(THREADS)
+    done = launch(script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True 0", "True 0"]
+
+
 def test_two_processes_train_one_network_and_resume(pack_file, tmp_path):
     """Four steps at once are two, a stop, and two more; both differ from a lone process's."""
     recipe = tmp_path / "recipe.toml"
