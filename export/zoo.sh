@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make a network's graphs in edge_restore/zoo anew from train/released: every form and precision,
-# then INT8 and its checks. A quarter of an hour for SVDN on two cores.
+# then INT8 and its checks.
 #
 #   export/zoo.sh svdn|lmfn FRAMES.npz PAIRS...
 #   export/zoo.sh --print svdn|lmfn FRAMES.npz PAIRS...    only print the commands
