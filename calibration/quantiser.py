@@ -138,7 +138,7 @@ def steps_of(
         histograms = {name: Histogram.empty(value) for name, value in greatest.items()}
         for pixels in frames.pixels:
             for name, values in runner.activations(pixels).items():
-                histograms[name].add(values)
+                histograms[name].add(values, relative=method == "mse")
             progress.advance()
     limits = {n: ranges.threshold(h, method, percentile) for n, h in histograms.items()}
     return qdq.shared_steps(model, {name: ranges.scale(limit) for name, limit in limits.items()})

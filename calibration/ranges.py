@@ -44,14 +44,16 @@ class Histogram:
         """Without any value yet; none may lie beyond `greatest`."""
         return cls(greatest, np.zeros(BINS))
 
-    def add(self, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-        """Count the magnitudes of all values."""
+    def add(self, values: np.ndarray[Any, np.dtype[np.float32]], *, relative: bool = False) -> None:
+        """Count the magnitudes of all values; `relative`: by one over their mean square each."""
+        power = float(np.square(values, dtype=np.float64).mean()) if relative else 1.0
+        weight = 1 / power if power else 0.0
         if self.greatest <= 0:
-            self.counts[0] += values.size
+            self.counts[0] += values.size * weight
             return
         places = np.abs(values.reshape(-1)) * np.float32(BINS / self.greatest)
         bins = np.minimum(places.astype(np.int32), BINS - 1)
-        self.counts += np.bincount(bins, minlength=BINS)
+        self.counts += np.bincount(bins, minlength=BINS) * weight
 
     @property
     def centres(self) -> Counts:
@@ -65,7 +67,8 @@ def threshold(histogram: Histogram, method: str, percentile: float = PERCENTILE)
     - "minmax": the greatest that occurred.
     - "percentile": the one that `percentile` % of the magnitudes do not exceed. It clips what is
       bright by design, and so may darken a picture; the gate measures that.
-    - "mse": the one with the least squared error, of rounding and of clipping.
+    - "mse": the one with the least squared error, of rounding and of clipping; of a histogram that
+      was counted relative to each frame's power, so that no frame of large values decides alone.
     - "entropy": the one with the least Kullback-Leibler divergence of what is left (Migacz, "8-bit
       inference with TensorRT", GTC 2017).
 

@@ -48,6 +48,24 @@ def test_mse_is_the_best_of_all_thresholds():
     assert rounding_error(values, found) <= best * 1.02
 
 
+def test_relative_to_its_power_a_loud_frame_does_not_decide_alone():
+    random = np.random.default_rng(1)
+    quiet, loud = (random.normal(0, sigma, 20000).astype(np.float32) for sigma in (1.0, 30.0))
+    limits = []
+    for relative in (False, True):
+        both = Histogram.empty(float(np.abs(loud).max()))
+        for _ in range(8):
+            both.add(quiet, relative=relative)
+        both.add(loud, relative=relative)
+        limits.append(threshold(both, "mse"))
+    assert limits[1] < 0.8 * limits[0]
+    counted = 8 * quiet.size / np.square(quiet).mean() + loud.size / np.square(loud).mean()
+    assert both.counts.sum() == pytest.approx(counted, rel=1e-4)
+    silent = Histogram.empty(1.0)
+    silent.add(np.zeros(4, np.float32), relative=True)
+    assert silent.counts.sum() == 0
+
+
 def test_mse_keeps_what_is_spread_evenly():
     assert threshold(histogram(np.linspace(-1, 1, 100_001)), "mse") > 0.98
 
