@@ -28,7 +28,7 @@ run() {
   if [[ $print == no ]]; then "${PYTHON:-.venv/bin/python}" "$@"; fi
 }
 graph() { run -m export "$name" --weights "train/released/$name.safetensors" --form camera --out "$zoo/$1.onnx" "${@:2}"; }
-by_frames() { run -m calibration quantise "$zoo/$name.onnx" --frames "$frames" "$@" --out "$zoo/$name-int8.onnx" --scales-out "$scales"; }
+by_frames() { run -m calibration quantise "$zoo/$name.onnx" --frames "$frames" --out "$zoo/$name-int8.onnx" --scales-out "$scales"; }
 by_scales() { run -m calibration quantise "$zoo/$1.onnx" --scales "$scales" --out "$zoo/$2.onnx"; }
 check() { run -m calibration check "$zoo/$1.onnx" --reference "$zoo/$name.onnx" "${sets[@]}" "${@:2}"; }
 
@@ -44,7 +44,7 @@ else
     graph "svdn-${lowering,,}" --deformable "$lowering"
     graph "svdn-${lowering,,}-fp16" --deformable "$lowering" --precision fp16
   done
-  by_frames --method percentile
+  by_frames
   by_scales svdn-gridsample-fp16 svdn-gridsample-int8
   by_scales svdn-plugin-fp16 svdn-plugin-int8
   check svdn-int8
