@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration import layers, qdq, quantiser
+from calibration import layers, qdq, quantiser, ranges
 from calibration.__main__ import main
 from calibration.runner import Runner
 from calibration.scales import Scales
@@ -76,6 +76,21 @@ def test_nothing_else_is_changed(placed, models):
 def test_both_sides_of_a_concatenation_have_one_step(scales):
     around = ["groups.1.0.body.0/Conv", "groups.2.0.body.0/Conv", "fusion/Conv"]
     assert len({scales.layers[name] for name in around}) == 1
+
+
+@pytest.mark.parametrize("method", ["mse", "percentile"])
+def test_mse_counts_each_frame_beside_its_own_power(models, frames, method):
+    """Of frames that differ much: all but the last are dark."""
+    model, card = quantiser.load(models["fp32"])
+    frames = replace(frames, pixels=np.concatenate([frames.pixels[:-1] // 16, frames.pixels[-1:]]))
+    tensor = by_name(model)["groups.1.1.body.0/Conv"].input[0]
+    runner = Runner(model, card, [tensor])
+    held = [runner.activations(pixels)[tensor] for pixels in frames.pixels]
+    seen = ranges.Histogram.empty(max(float(np.abs(values).max()) for values in held))
+    for values in held:
+        seen.add(values, relative=method == "mse")
+    expected = ranges.scale(ranges.threshold(seen, method))
+    assert quantiser.steps_of(model, card, frames, [tensor], method) == {tensor: expected}
 
 
 def test_weights_round_to_the_nearest_level_per_channel():
