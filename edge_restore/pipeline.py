@@ -22,6 +22,9 @@ from edge_restore.sources import Source
 STAGES = ("decode", "queue", "restore", "encode", "total")
 """What is timed for each frame. "queue" is all waiting: before restore and before encode."""
 
+_SIGNAL_SECONDS = 0.1
+"""How late a signal may be handled, at most."""
+
 
 @dataclass
 class StreamResult:
@@ -171,7 +174,10 @@ class _Stages:
             thread.start()
         try:
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    # Not without end: a signal that another thread took, or that came a moment
+                    # before the wait, does not end it, and would be handled after the last frame.
+                    thread.join(_SIGNAL_SECONDS)
         except BaseException:  # a second Ctrl-C, say: end at once, but leave no thread behind
             self._fail()
             for thread in threads:

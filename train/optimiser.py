@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from train.precision import multiplies_in_bfloat16
 from train.recipe import OptimiserRecipe
 
 OFFSETS = "offsets"
@@ -64,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 
 def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """(B, rows, columns) with singular values of about one, by Newton-Schulz iterations."""
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if multiplies_in_bfloat16(matrices.device) else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall:

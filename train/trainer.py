@@ -29,6 +29,7 @@ from train.guidance import MotionGuide
 from train.losses import TrainingLoss
 from train.pack import Pack
 from train.patches import Ahead, PatchSource, validation_set
+from train.precision import multiplies_in_bfloat16
 from train.recipe import Recipe, as_table, parse
 from train.schedule import offset_factor, rate
 from train.workers import Workers
@@ -147,13 +148,6 @@ def _better(score: Score, best: dict[str, Any] | None, keep: str) -> bool:
     return best is None or all(getattr(score, m) > best["score"][m] for m in measures)
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 where the device multiplies in it: GPUs, and CPUs with AMX or AVX512-BF16."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or fast)
-
-
 def train(
     recipe: Recipe, pack: Pack, folder: Path, *, device: torch.device,
     max_minutes: float = math.inf, init: dict[str, Tensor] | None = None,
@@ -191,6 +185,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     o, keep = recipe.optimiser, recipe.validation.keep
     network = networks.create(recipe.network, **recipe.arguments).to(device)
+    in_bfloat16 = multiplies_in_bfloat16(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
         network.load_state_dict(init)
@@ -275,7 +270,7 @@ def train(
                 if group.get("role") == optimiser.OFFSETS:
                     group["lr"] *= offset_factor(step - first, o)
             loss = blurred.new_zeros(())
-            with _autocast(device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
                 image = blurred.contiguous(memory_format=torch.channels_last)
                 if guide and step < first:
                     guide.look(network, image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -273,6 +274,25 @@ def test_stop_after_the_last_frame_is_no_interruption() -> None:
         Numbers(3), Inverter(), Memory(), stop=stop, on_frame=lambda f: f.index == 2 and stop.set()
     )
     assert (result.frames_out, result.interrupted) == (3, False)
+
+
+def test_a_signal_that_another_thread_took_is_handled_at_once() -> None:
+    """It does not wake the main thread, as one that comes a moment before a wait does not."""
+    stop = threading.Event()
+
+    def take_signal() -> None:
+        time.sleep(0.3)  # the main thread waits by then
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        stop.wait(SECONDS)
+
+    previous = signal.signal(signal.SIGUSR1, lambda *_: stop.set())
+    try:
+        began = time.monotonic()
+        result = pipeline.run(Numbers(9, {3: take_signal}), Inverter(), Memory(), stop=stop)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert result.interrupted
+    assert time.monotonic() - began < SECONDS / 2
 
 
 STAGES_THAT_FAIL: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
