@@ -60,12 +60,16 @@ def plane(
     """
     first = max(int(np.ceil(horizon)) + 1, 0)
     below = np.arange(first, rows, dtype=np.float32) - np.float32(horizon)
-    part = (np.arange(SAMPLES, dtype=np.float32) + 0.5) / SAMPLES - 0.5
-    y = (below[:, None] + part)[:, None]
-    x = np.arange(columns, dtype=np.float32)[:, None] + (part * SAMPLES * 0.618) % 1 - 0.5
-    across = (x - np.float32(centre)) * np.float32(height) / y
-    seen = _look(tile, across, np.float32(focal * height) / y, angle).mean(axis=2)
     far = focal * height / below**2 > SAMPLES / 4  # tiles per pixel, too many for the samples
+    x = np.arange(columns, dtype=np.float32) - np.float32(centre)
+    near = np.zeros((np.count_nonzero(~far), columns, 3), np.float32)
+    for sample in range(SAMPLES):  # which keeps the arrays in the cache of a CPU
+        y = below[~far, None] + np.float32((sample + 0.5) / SAMPLES - 0.5)
+        aside = np.float32((sample + 0.5 - SAMPLES / 2) * 0.618 % 1 - 0.5)
+        across = (x + aside) * np.float32(height) / y
+        near += _look(tile, across, np.float32(focal * height) / y, angle)
+    seen = np.empty((len(below), columns, 3), np.float32)
+    seen[~far] = near / SAMPLES
     seen[far] = _far(tile, columns, height / below[far], centre, angle)
     return first, np.rint(seen).astype(np.uint8)
 
@@ -93,7 +97,7 @@ def _look(
     """The nearest texels (..., 3) at places of the plane, in tiles; the two broadcast."""
     side, c, s = len(tile), float(np.cos(angle)), float(np.sin(angle))
     u, v = (
-        (tiles % 1 * side).astype(np.int32) % side
+        np.minimum(((tiles - np.floor(tiles)) * side).astype(np.int32), side - 1)
         for tiles in (c * across + s * along, c * along - s * across)
     )
     texels: Texture = np.take(tile.reshape(-1, 3), v * side + u, axis=0)

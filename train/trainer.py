@@ -195,7 +195,11 @@ def train(
     criterion = TrainingLoss(network, recipe.loss).to(device)
     beside = nn.ModuleList([guide, criterion] if guide else [criterion])
     optimisers = optimiser.make(network, beside, o)
-    source = PatchSource(pack, recipe, device, workers.rank)
+    batches = (
+        Ahead(pack, recipe, device, workers.rank, workers.count)
+        if device.type == "cuda"
+        else PatchSource(pack, recipe, device, workers.rank)
+    )
     validation = validation_set(pack, recipe)
     averaged, parameters = list(average.parameters()), list(network.parameters())
     trained = [*parameters, *beside.parameters()]
@@ -212,7 +216,7 @@ def train(
         if guide:
             guide.load_state_dict(state["guide"])
         criterion.load_state_dict(state.get("loss", {}))
-        source.restore(state["sources"][workers.rank])
+        batches.restore(state["sources"][workers.rank])
         step, minutes_before, best = state["step"], state["minutes"], state["best"]
     board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
 
@@ -252,7 +256,6 @@ def train(
 
     smooth = math.nan
     score, scored = validate(), step
-    batches = Ahead(source, step) if device.type == "cuda" else source
     late = max_minutes <= 0
     with (
         contextlib.closing(batches),

@@ -1,6 +1,8 @@
 """Batches: the same for a recipe as ever; real pairs come as they are."""
 
+import contextlib
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from edge_restore.errors import DataError
 from tests.train.conftest import draw
 from train import pack as packs
 from train import packing
-from train.patches import PatchSource, _cut, validation_set
+from train.patches import AHEAD, Ahead, PatchSource, _cut, validation_set
 from train.recipe import as_table, parse
 
 CPU = torch.device("cpu")
@@ -163,6 +165,54 @@ def test_tiles_are_laid_over_a_share_of_the_patches():
     assert changed(0.0) == 0
     assert 0 < changed(0.5) < 0.8
     assert changed(1.0) > changed(0.5)
+
+
+def take(batches, steps):
+    return [batches.next(step).blurred for step in steps]
+
+
+def test_batches_made_ahead_are_those_of_sources_that_take_turns(pack, recipe):
+    with contextlib.closing(Ahead(pack, recipe(), CPU, rank=1, ranks=2)) as ahead:
+        made = take(ahead, range(3, AHEAD + 5))
+    sources = [PatchSource(pack, recipe(), CPU, 1 + 2 * number) for number in range(AHEAD)]
+    for step, batch in enumerate(made, 3):
+        assert torch.equal(batch, sources[step % AHEAD].next(step).blurred)
+
+
+def test_making_batches_ahead_leaves_other_threads_their_cores(pack, recipe):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with contextlib.closing(Ahead(pack, recipe(), CPU)), ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_batches_made_ahead_continue_where_they_were(pack, recipe):
+    with contextlib.closing(Ahead(pack, recipe(), CPU)) as ahead:
+        take(ahead, range(3))
+        state = ahead.state()
+        following = take(ahead, range(3, AHEAD + 4))
+    with contextlib.closing(Ahead(pack, recipe(), CPU)) as resumed:
+        resumed.restore(state)
+        assert resumed.state()["numpy"] == state["numpy"]
+        for batch, theirs in zip(take(resumed, range(3, AHEAD + 4)), following, strict=True):
+            assert torch.equal(batch, theirs)
+
+
+def test_a_training_may_go_from_one_kind_of_device_to_another(pack, recipe):
+    with contextlib.closing(Ahead(pack, recipe(), CPU)) as ahead:
+        take(ahead, range(AHEAD))
+        first, source = ahead.state(), PatchSource(pack, recipe(), CPU)
+        source.restore(first)
+        following = source.next(0).blurred
+        assert torch.equal(following, ahead.next(AHEAD).blurred)
+    source.restore(first)
+    with contextlib.closing(Ahead(pack, recipe(), CPU)) as back:
+        back.restore(source.state())
+        assert torch.equal(back.next(0).blurred, following)
 
 
 def test_an_empty_split_is_named(pair_pack):
