@@ -18,7 +18,7 @@ from edge_restore.errors import DataError
 from train.blur import BlurModel, Exposure
 from train.pack import Pack, Picture
 from train.recipe import Recipe
-from train.tiling import tiled
+from train.tiling import striped, tiled
 
 DETAIL = 5.0
 """Mean difference between neighbours, in levels of 255, from which a patch counts as detailed."""
@@ -203,8 +203,9 @@ class PatchSource:
         data = self._data
         patches = _cut(scenes, count, side, self._random, data.zoom, data.smooth)
         for i in range(count):
-            if data.tiled and self._random.random() < data.tiled and len(scenes[0]) == 1:
-                patches[i, 0] = tiled(patches[i, 0], self._random)
+            for share, lay in ((data.tiled, tiled), (data.striped, striped)):
+                if share and self._random.random() < share and len(scenes[0]) == 1:
+                    patches[i, 0] = lay(patches[i, 0], self._random)
             patches[i] = _turned(patches[i], self._random)
         return patches
 

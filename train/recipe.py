@@ -45,7 +45,8 @@ class DataRecipe:
     `zoom`: at most this many times as high, and as wide, is what a patch shows, or as many times
     less; the two are drawn apart, so that things are also stretched. 1 leaves pictures as they are.
     `smooth`: share of patches taken as they come; the others are to have some detail.
-    `tiled`: share of the patches of sharp pictures over which tiles are laid (train/tiling.py).
+    `tiled`, `striped`: shares of the patches of sharp pictures over which tiles in perspective and
+    stripes are laid (train/tiling.py).
     """
 
     patch: int = 96
@@ -53,6 +54,7 @@ class DataRecipe:
     zoom: float = 1.0
     smooth: float = 0.0
     tiled: float = 0.0
+    striped: float = 0.0
     later: tuple[Crop, ...] = ()
 
     def crop(self, step: int) -> tuple[int, int]:
@@ -65,7 +67,7 @@ class DataRecipe:
         found = []
         if self.zoom < 1:
             found.append(f"'data.zoom' is {self.zoom}, not 1 or more")
-        for share in ("smooth", "tiled"):
+        for share in ("smooth", "tiled", "striped"):
             if getattr(self, share) > 1:
                 found.append(f"'data.{share}' is {getattr(self, share)}, and a share is at most 1")
         return found

@@ -1,7 +1,8 @@
-"""Pavements, walls and fences: a repeated tile in perspective, laid over a part of a picture.
+"""Pavements, walls, fences and louvres: what repeats, laid over a part of a picture.
 
-Far tiles run together into soft stripes, which a motion towards the horizon would have left of hard
-ones. Few photos hold such a thing, and a network that has not met it sharpens the stripes.
+Tiles in perspective run together into soft stripes far away, which a motion towards the horizon
+would have left of hard ones. Stripes side by side look alike after motions whose lengths differ by
+their period. Few photos hold such things, and a network that has not met them restores them boldly.
 """
 
 from __future__ import annotations
@@ -119,4 +120,59 @@ def tiled(picture: Picture, random: np.random.Generator) -> Picture:
     )  # fmt: skip
     result = picture.copy()
     result[first:] = seen
+    return result
+
+
+def stripes(
+    profile: Texture, phase: npt.NDArray[np.floating], breadth: npt.NDArray[np.floating]
+) -> Texture:
+    """Pixels (H, W, 3) that see `breadth` periods (H, W) about `phase`, in periods, of a profile.
+
+    Args:
+        profile: (n, 3): one period in n equal fields.
+        phase: of each pixel's centre; its whole part does not matter.
+        breadth: of each pixel, above 0.
+    """
+    places = np.linspace(0.0, 1.0, len(profile) + 1)
+    upto = np.vstack([np.zeros(3), np.cumsum(profile, axis=0) / len(profile)])
+    both = [np.divmod(phase + side * breadth / 2, 1.0) for side in (-1, 1)]
+    seen = np.empty((*phase.shape, 3), np.float32)
+    for c in range(3):
+        start, end = (
+            turns * upto[-1, c] + np.interp(rest, places, upto[:, c]) for turns, rest in both
+        )
+        seen[..., c] = (end - start) / breadth
+    return seen
+
+
+def striped(picture: Picture, random: np.random.Generator) -> Picture:
+    """The picture (H, W, 3) uint8 with stripes on one side of a line, all of it drawn at random.
+
+    They are 4 to 40 pixels wide, fan out or bend a little, and have two to five levels between two
+    of the picture's colours.
+    """
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = y - height / 2, x - width / 2
+    angle, reach = random.uniform(0.0, np.pi), max(height, width)
+    across, along = (
+        np.cos(angle) * y + np.sin(angle) * x,
+        (np.cos(angle) * x - np.sin(angle) * y) / reach,
+    )
+    across += random.uniform(0.0, 0.05) * reach * np.sin(random.uniform(0.0, 6.0) * along)
+    period = 4.0 * 10.0 ** random.random() * (1 + random.uniform(0.0, 0.6) * along)
+    phase = across / period + random.random()
+    breadth = np.maximum(np.hypot(*np.gradient(phase)), 1e-3)
+    colours = picture[random.integers(0, height, 4), random.integers(0, width, 4)].astype(float)
+    order = colours.sum(axis=1).argsort()
+    levels = random.permutation(np.linspace(0.0, 1.0, random.integers(2, 6)))
+    field = np.sort(random.integers(1, 48, len(levels) - 1))
+    share = levels[np.searchsorted(field, np.arange(48), side="right")][:, None]
+    profile = colours[order[0]] + share * (colours[order[-1]] - colours[order[0]])
+    seen = stripes(profile.astype(np.float32), phase, breadth)
+    turn = random.uniform(0.0, 2 * np.pi)
+    side = np.cos(turn) * y + np.sin(turn) * x
+    over = side >= np.quantile(side, max(random.uniform(-0.6, 0.6), 0.0))
+    share = (over * random.uniform(0.5, 1.0))[..., None]
+    result: Picture = np.rint(picture + share * (seen - picture)).clip(0, 255).astype(np.uint8)
     return result

@@ -12,7 +12,7 @@ import torch
 from edge_restore.errors import DataError
 from tests.train.conftest import draw
 from train import pack as packs
-from train import packing
+from train import packing, patches
 from train.patches import AHEAD, Ahead, PatchSource, _cut, validation_set
 from train.recipe import as_table, parse
 
@@ -151,20 +151,23 @@ def test_a_share_of_the_patches_may_be_smooth():
     assert flat(1.0) == pytest.approx(1 / 2, abs=0.1)
 
 
-def test_tiles_are_laid_over_a_share_of_the_patches():
+@pytest.mark.parametrize("kind", ["tiled", "striped"])
+def test_tiles_and_stripes_are_laid_over_a_share_of_the_patches(kind, monkeypatch):
     class Scenes:
         train, train_pairs = [np.full((200, 200, 3), 90, np.uint8)], []
 
-    def changed(tiled_share):
+    monkeypatch.setattr(patches, kind, lambda picture, _: np.full_like(picture, 7))
+
+    def changed(share):
         table = as_table(plain())
-        table["data"] = {"patch": 32, "batch": 60, "smooth": 1.0, "tiled": tiled_share}
+        table["data"] = {"patch": 32, "batch": 60, "smooth": 1.0, kind: share}
         source = PatchSource(Scenes(), parse(table), CPU)
-        patches = source._patches([(Scenes.train[0],)], 60, 64)
-        return float(np.mean([np.ptp(patch) > 0 for patch in patches]))
+        made = source._patches([(Scenes.train[0],)], 60, 64)
+        return float(np.mean([(patch == 7).all() for patch in made]))
 
     assert changed(0.0) == 0
-    assert 0 < changed(0.5) < 0.8
-    assert changed(1.0) > changed(0.5)
+    assert changed(0.3) == pytest.approx(0.3, abs=0.15)
+    assert changed(1.0) == 1
 
 
 def take(batches, steps):

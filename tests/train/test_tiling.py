@@ -1,9 +1,9 @@
-"""Tiles in perspective: as wide and as far as a pinhole camera shows them, and soft where far."""
+"""Tiles in perspective, as a pinhole camera shows them, and stripes; soft where they are fine."""
 
 import numpy as np
 import pytest
 
-from train.tiling import plane, tiled
+from train.tiling import plane, striped, stripes, tiled
 
 CHECKERED = np.kron([[0, 1], [1, 0]], np.ones((24, 24)))[..., None].repeat(3, 2) * 200.0
 STRIPED = np.kron([[0, 1]], np.ones((48, 24)))[..., None].repeat(3, 2) * 200.0
@@ -79,3 +79,27 @@ def test_what_is_above_stays_and_the_draw_decides():
 
 def test_a_small_picture_has_a_small_tile():
     assert tiled(np.full((20, 24, 3), 9, np.uint8), np.random.default_rng(3)).shape == (20, 24, 3)
+
+
+@pytest.mark.parametrize("period", [0.8, 3.7, 29.0])
+def test_stripes_are_the_mean_of_what_a_pixel_sees(period):
+    """Against 512 points in every pixel, looked up one by one."""
+    profile = np.random.default_rng(0).uniform(0, 255, (48, 3)).astype(np.float32)
+    phase = np.arange(-60, 60)[None] / period
+    seen = stripes(profile, phase, np.full((1, 120), 1 / period))
+    points = ((np.arange(120 * 512) + 0.5) / 512 - 60.5) / period
+    truth = profile[(points % 1 * 48).astype(int)].reshape(120, 512, 3).mean(1)
+    assert np.abs(seen[0] - truth).max() < 1.5
+
+
+def test_stripes_lie_on_one_side_of_a_line_and_the_draw_decides():
+    picture = np.random.default_rng(0).integers(0, 256, (80, 90, 3)).astype(np.uint8)
+    before = picture.copy()
+    covered = []
+    for seed in range(20):
+        found = striped(picture, np.random.default_rng(seed))
+        assert found.shape == picture.shape and found.dtype == np.uint8
+        assert np.array_equal(found, striped(picture, np.random.default_rng(seed)))
+        covered.append(float(np.mean((found != picture).any(2))))
+    assert np.array_equal(picture, before)
+    assert min(covered) < 0.7 and max(covered) > 0.95
