@@ -77,7 +77,7 @@ def plane(
 
 def _far(
     tile: Texture, columns: int, width: npt.NDArray[np.floating], centre: float, angle: float
-) -> npt.NDArray[np.float64]:
+) -> Texture:
     """Rows whose pixels see many tiles, one behind the other, and `width` of them side by side."""
     period = {0.0: 1.0, np.pi / 4: np.sqrt(2.0)}.get(angle)
     if period is None:  # turned by anything else, tiles run together into one colour
@@ -85,11 +85,8 @@ def _far(
     steps = np.linspace(0.0, period, 257)
     between = (steps[1:] + steps[:-1]) / 2
     profile = _look(tile, between[:, None], between[None], angle).mean(axis=1)
-    upto = np.cumsum(np.vstack([np.zeros(3), profile]), axis=0) * (period / 256)
-    edges = (np.arange(columns + 1) - 0.5 - centre) * width[:, None]
-    turns, rest = np.divmod(edges, period)
-    total = [turns * upto[-1, c] + np.interp(rest, steps, upto[:, c]) for c in range(3)]
-    return np.diff(np.stack(total, axis=2), axis=1) / width[:, None, None]
+    breadth = np.broadcast_to(width[:, None] / period, (len(width), columns))
+    return stripes(profile, (np.arange(columns) - centre) * breadth, breadth)
 
 
 def _look(
