@@ -213,9 +213,9 @@ class PatchSource:
 class Ahead:
     """Makes the next batches on some cores while a GPU trains on the last one.
 
-    As many sources as `AHEAD`, each on its own thread, take turns: a batch takes several steps of a
-    GPU to make, and drawing and tiling patches leaves Python's lock alone. Not for training on the
-    CPU: there a step waits for the core that makes the batch.
+    As many sources as `AHEAD`, each on its own thread, take turns: a core may need longer for a
+    batch than a GPU for a step, and zooming and tiling patches mostly leaves Python's lock alone.
+    Not for training on the CPU: there a step waits for the core that makes the batch.
     """
 
     def __init__(

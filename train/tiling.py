@@ -20,6 +20,16 @@ SAMPLES = 16
 """Per pixel, from its upper edge to its lower one."""
 
 
+def _darkest_and_brightest(
+    picture: Picture, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """(2, 3): of four of the picture's colours."""
+    height, width = picture.shape[:2]
+    colours = picture[random.integers(0, height, 4), random.integers(0, width, 4)].astype(float)
+    extremes: npt.NDArray[np.float64] = colours[colours.sum(axis=1).argsort()[[0, -1]]]
+    return extremes
+
+
 def _texture(picture: Picture, random: np.random.Generator) -> Texture:
     """(side, side, 3) in [0, 255]: a cut of the picture, or fields of two of its colours."""
     height, width = picture.shape[:2]
@@ -27,9 +37,7 @@ def _texture(picture: Picture, random: np.random.Generator) -> Texture:
     if random.random() < 0.3:
         y, x = (random.integers(0, room - side + 1) for room in (height, width))
         return picture[y : y + side, x : x + side].astype(np.float32)
-    colours = picture[random.integers(0, height, 4), random.integers(0, width, 4)]
-    order = colours.astype(int).sum(axis=1).argsort()
-    darkest, brightest = colours[order[[0, -1]]]
+    darkest, brightest = _darkest_and_brightest(picture, random)
     x, y = np.meshgrid(*2 * [np.arange(side) / side])
     share = random.choice(((0.5, 0.5), random.uniform(0.2, 0.8, 2)))
     fields = (x < share[0]) ^ ((y < share[1]) & (random.random() < 0.7))
@@ -145,8 +153,8 @@ def stripes(
 def striped(picture: Picture, random: np.random.Generator) -> Picture:
     """The picture (H, W, 3) uint8 with stripes on one side of a line, all of it drawn at random.
 
-    They are 4 to 40 pixels wide, fan out or bend a little, and have two to five levels between two
-    of the picture's colours.
+    They repeat about every 4 to 40 pixels, fan out or bend a little, and have two to five levels
+    between two of the picture's colours.
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -160,12 +168,11 @@ def striped(picture: Picture, random: np.random.Generator) -> Picture:
     period = 4.0 * 10.0 ** random.random() * (1 + random.uniform(0.0, 0.6) * along)
     phase = across / period + random.random()
     breadth = np.maximum(np.hypot(*np.gradient(phase)), 1e-3)
-    colours = picture[random.integers(0, height, 4), random.integers(0, width, 4)].astype(float)
-    order = colours.sum(axis=1).argsort()
+    darkest, brightest = _darkest_and_brightest(picture, random)
     levels = random.permutation(np.linspace(0.0, 1.0, random.integers(2, 6)))
     field = np.sort(random.integers(1, 48, len(levels) - 1))
     share = levels[np.searchsorted(field, np.arange(48), side="right")][:, None]
-    profile = colours[order[0]] + share * (colours[order[-1]] - colours[order[0]])
+    profile = darkest + share * (brightest - darkest)
     seen = stripes(profile.astype(np.float32), phase, breadth)
     turn = random.uniform(0.0, 2 * np.pi)
     side = np.cos(turn) * y + np.sin(turn) * x

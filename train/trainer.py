@@ -186,7 +186,7 @@ def train(
     o, keep = recipe.optimiser, recipe.validation.keep
     network = networks.create(recipe.network, **recipe.arguments).to(device)
     in_bfloat16 = multiplies_in_bfloat16(device)
-    # In float32 oneDNN's weight gradients take two to five times as long with channels last.
+    # In float32 some of oneDNN's weight gradients take up to five times as long with channels last.
     layout = torch.channels_last if in_bfloat16 else torch.contiguous_format
     network = network.to(memory_format=layout)  # type: ignore[call-overload]
     if init is not None:
