@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from edge_restore.cards import FileDigest, Score, card_path
+from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import ModelError, OptionError
 from edge_restore.files import atomic_path, check_writable, sha256
 from train import pack as packs
@@ -67,10 +68,7 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
             {k: v.contiguous() for k, v in mixed.items()}, str(temporary),
             metadata={"network": card.network},
         )  # fmt: skip
-    parts = [
-        {"sha256": part.weights.sha256, "share": part_share, "steps": part.training["steps"]}
-        for part, part_share in ((card, 1 - share), (theirs, share))
-    ]
+    parts = [_part(card, 1 - share), _part(theirs, share)]
     replace(
         theirs,
         weights=FileDigest(out.name, sha256(out), out.stat().st_size),
@@ -79,3 +77,10 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
         command=command,
     ).write(card_path(out))
     return score
+
+
+def _part(card: WeightsCard, share: float) -> dict[str, Any]:
+    """How the weights came about that went into an average: by a run, or by averaging in turn."""
+    part = {"sha256": card.weights.sha256, "share": share, "command": card.command}
+    key = "average_of" if "average_of" in card.training else "steps"
+    return part | {key: card.training[key]}

@@ -93,6 +93,14 @@ def test_the_average_of_two_runs(run, pack_file, tmp_path, capsys):
     torch.testing.assert_close(mixed.tail.weight, expected)
     assert [part["share"] for part in card.training["average_of"]] == [0.75, 0.25]
     assert card.command.startswith("python -m train average ")
+    again = tmp_path / "again.safetensors"
+    mixing = ["average", str(out), str(other), "--share", "0.5", *command[5:7]]
+    assert main([*mixing, "--out", str(again)]) == 0
+    mean, last = weights.load(again)[1].training["average_of"]
+    assert mean["average_of"] == card.training["average_of"]
+    assert mean["command"] == card.command
+    assert last["steps"] == 2
+    assert "average_of" not in last
     command[command.index("0.25")] = "1.5"
     assert main(command) == 2
     assert "a share of 1.5" in capsys.readouterr().err
