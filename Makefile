@@ -3,10 +3,12 @@
 # make check   lint and types
 #
 # Each sets up what it needs in .venv and uses it again the next time.
-# PYTHON chooses the interpreter of a new .venv, 3.10 to 3.13.
+# PYTHON chooses the interpreter of a new .venv, 3.10 to 3.13; WORKERS how many processes share the
+# tests (as many as there are cores, at most 4).
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -29,7 +31,7 @@ demo: $(VENV)/.installed-base
 
 test: $(VENV)/.installed-test $(BINDINGS)/.installed
 	EDGE_RESTORE_TRT_BINDINGS=$$(printf '%s:' "$$PWD/$(BINDINGS)"/*/) \
-	  $(BIN)/python -m pytest -m "not gpu"
+	  $(BIN)/python -m pytest -m "not gpu" -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff check .

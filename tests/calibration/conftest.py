@@ -20,7 +20,7 @@ else:
     from train.networks import create
 
     WIDTH = 8
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
     def picture(seed, size=(64, 96)):
         """A frame with edges and noise, uint8 RGB."""

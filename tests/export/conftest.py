@@ -17,7 +17,7 @@ else:
     from train.networks import create
 
     WIDTH = 8
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
     @pytest.fixture(scope="session")
     def network():

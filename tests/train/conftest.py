@@ -9,7 +9,7 @@ from train import pack as packs
 from train import packing
 from train.recipe import parse
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 def draw(path, seed, size=(240, 260)):
