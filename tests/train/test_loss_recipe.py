@@ -49,9 +49,10 @@ def test_mistakes_are_reported_together():
         assert part in text
 
 
-def test_log_mse_needs_a_floor():
+@pytest.mark.parametrize("loss", [{"kind": "log_mse"}, {"kind": "l2", "harm": 0.1}])
+def test_logarithms_need_a_floor(loss):
     with pytest.raises(RecipeError, match=r"'loss\.floor' is 0\.0"):
-        recipe({"kind": "log_mse", "floor": 0})
+        recipe({**loss, "floor": 0})
     assert recipe({"kind": "l2", "floor": 0})
 
 

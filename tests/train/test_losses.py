@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.losses import charbonnier, l1, l2, log_mse, mse, pixel_loss, rms
+from train.losses import charbonnier, harm, l1, l2, log_mse, mse, pixel_loss, rms
 from train.recipe import LossRecipe
 
 SHARP = torch.zeros(2, 3, 2, 2, dtype=torch.float64)
@@ -38,3 +38,18 @@ def test_gradients(loss):
     generator = torch.Generator().manual_seed(0)
     restored = torch.rand(2, 3, 2, 2, dtype=torch.float64, generator=generator).requires_grad_()
     assert torch.autograd.gradcheck(lambda r: loss(r, SHARP), (restored,))
+
+
+def test_harm_counts_only_the_patches_that_became_worse():
+    blurred = SHARP + 0.2  # one patch is better than that, the other worse
+    worse = 10 * math.log10((0.09 + 0.01) / (0.04 + 0.01))
+    assert harm(RESTORED, blurred, SHARP, 0.01).item() == pytest.approx(worse / 2, rel=1e-12)
+    assert harm(RESTORED, RESTORED, SHARP).item() == 0
+    assert harm(SHARP, SHARP, SHARP).item() == 0  # perfect, before and after
+
+
+def test_gradients_of_harm():
+    restored = RESTORED.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: harm(r, SHARP + 0.2, SHARP), (restored,))
+    harm(restored, SHARP + 0.2, SHARP).backward()
+    assert not restored.grad[0].any() and restored.grad[1].all()

@@ -12,7 +12,7 @@ from edge_restore.errors import DataError, RecipeError
 from edge_restore.files import sha256
 from tests.train.test_vgg import tensors
 from train.contrast import LAMBDAS, LAYER_WEIGHTS
-from train.losses import TrainingLoss, TrustRatio, perceptual
+from train.losses import TrainingLoss, TrustRatio, harm, perceptual
 from train.networks import create
 from train.position import flows_of_layer, position
 from train.recipe import LossRecipe, parse
@@ -96,6 +96,13 @@ def test_trust_moves_to_the_better_stage_and_does_not_vanish():
     assert ratios.sum().item() == pytest.approx(1)
     assert ratios[1] > 0.8
     assert ((ratios > 0) & (ratios < 1)).all()
+
+
+def test_the_harm_term_is_of_the_last_stage():
+    found = terms(LossRecipe(kind="rms", harm=0.5, floor=1e-3), (SHARP, BLURRED + 0.1))
+    torch.testing.assert_close(found["harm"], 0.5 * harm(BLURRED + 0.1, BLURRED, SHARP, 1e-3))
+    assert set(found) == {"pixel", "harm"} and found["harm"] > 0
+    assert "harm" not in terms(LossRecipe(), (SHARP, BLURRED))
 
 
 def test_perceptual_term_is_equation_9_of_the_last_stage(vgg_file):
