@@ -19,6 +19,9 @@ from train.position import PositionLoss
 from train.recipe import LossRecipe
 from train.vgg import VGG, first_of_blocks
 
+HARM_FIELD = 32
+"""Side of a field that `harm` judges by itself, in pixels, at least; less in smaller patches."""
+
 
 def l2(restored: Tensor, sharp: Tensor) -> Tensor:
     """Half the mean squared error (SVDN, Eq. 8)."""
@@ -59,17 +62,21 @@ def rms(restored: Tensor, sharp: Tensor, epsilon: float = 1e-3) -> Tensor:
     return ((restored - sharp).square().mean(dim=(1, 2, 3)) + epsilon**2).sqrt().mean()
 
 
-def harm(restored: Tensor, blurred: Tensor, sharp: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over the batch of max(0, 10 log10((MSE + floor) / (MSE of the blurred + floor))).
+def harm(restored: Tensor, blurred: Tensor, sharp: Tensor, sharpness: float = 1e-4) -> Tensor:
+    """What the network costs the places that came nearly sharp: ours.
 
-    The PSNR that the network costs a patch, in dB, and 0 where it does not: ours. The mean errors
-    that rule the other losses hardly show what a patch loses that came nearly sharp. `floor` is
-    the error from which nothing more is asked: a patch without any cannot stay so.
+    Mean over fields of about 32x32 of s max(0, after - before) / (before + s)^2, with the mean
+    squared errors of the field before and after the network, and s the `sharpness`. Where little
+    was wrong, this is the error that was added, in units of s; from there on it falls with the
+    square of what was wrong, for who restores a blur must dare to err. In the mean error of a
+    patch the losses of such places vanish beside the gains of others.
     """
+    fields = [max(side // HARM_FIELD, 1) for side in sharp.shape[-2:]]
     before, after = (
-        (picture - sharp).square().mean(dim=(1, 2, 3)) + floor for picture in (blurred, restored)
+        F.adaptive_avg_pool2d((picture - sharp).square().mean(1, keepdim=True), fields)
+        for picture in (blurred, restored)
     )
-    return 10 * F.relu((after / before).log10()).mean()
+    return (sharpness * F.relu(after - before) / (before + sharpness).square()).mean()
 
 
 def perceptual(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -187,7 +194,7 @@ class TrainingLoss(nn.Module):
         pixel = torch.stack([pixel_loss(picture, sharp, recipe) for picture in pictures])
         terms = {"pixel": self.trust(pixel) if self.trust else pixel.mean()}
         if recipe.harm:
-            terms["harm"] = recipe.harm * harm(pictures[-1], blurred, sharp, recipe.floor)
+            terms["harm"] = recipe.harm * harm(pictures[-1], blurred, sharp, recipe.sharpness)
         if self.vgg:
             terms |= self._feature_terms(self.vgg, pictures[-1], blurred, sharp)
         if self.position:

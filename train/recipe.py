@@ -109,10 +109,11 @@ class OptimiserRecipe:
 class LossRecipe:
     """`kind`: the pixel loss, one of train/losses.py: "l2" (SVDN, Eq. 8: half the mean squared
     error), "mse" (LMFN, Eq. 4), "l1" (DRCNet), "charbonnier", "rms" (FCN) or "log_mse".
-    `epsilon` is added under the roots of "charbonnier" and "rms". `harm`: weight of the decibels by
-    which a restored patch is worse than the blurred one, 0 for none. `floor` is the mean squared
-    error from which "log_mse" and `harm` no longer ask for less: 1e-4 is 40 dB, which light blurs
-    reach.
+    `epsilon` is added under the roots of "charbonnier" and "rms". `floor` is the mean squared error
+    from which "log_mse" no longer asks for less: 1e-4 is 40 dB, which light blurs reach.
+
+    `harm`: weight of what the restored picture loses where it came nearly sharp, 0 for none;
+    `sharpness`: the mean squared error up to which a place counts as that.
 
     `motion`: weight of the motion guidance (train/guidance.py), 0 for none. For the first
     `motion_first` steps it is the only loss; then the sampling points are laid along the motion
@@ -137,6 +138,7 @@ class LossRecipe:
     epsilon: float = 1e-3
     floor: float = 1e-4
     harm: float = 0.0
+    sharpness: float = 1e-4
     motion: float = 0.0
     motion_first: int = 0
     vgg: str = "vgg16"
@@ -161,8 +163,10 @@ class LossRecipe:
         found, last = [], LAYERS[self.vgg] - 2
         if self.looks_at_features() and not self.vgg_file:
             found.append("missing key 'loss.vgg_file', which 'perceptual' and 'contrast' need")
-        if (self.kind == "log_mse" or self.harm) and not self.floor:
+        if self.kind == "log_mse" and not self.floor:
             found.append("'loss.floor' is 0.0, of which there is no logarithm")
+        if self.harm and not self.sharpness:
+            found.append("'loss.sharpness' is 0.0, by which 'harm' divides")
         if self.distillation and not self.teacher_file:
             found.append("missing key 'loss.teacher_file', which 'distillation' needs")
         if not 0 <= self.perceptual_layer <= last:

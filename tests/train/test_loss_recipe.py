@@ -49,11 +49,13 @@ def test_mistakes_are_reported_together():
         assert part in text
 
 
-@pytest.mark.parametrize("loss", [{"kind": "log_mse"}, {"kind": "l2", "harm": 0.1}])
-def test_logarithms_need_a_floor(loss):
-    with pytest.raises(RecipeError, match=r"'loss\.floor' is 0\.0"):
-        recipe({**loss, "floor": 0})
-    assert recipe({"kind": "l2", "floor": 0})
+@pytest.mark.parametrize(
+    ("loss", "key"), [({"kind": "log_mse"}, "floor"), ({"kind": "l2", "harm": 0.1}, "sharpness")]
+)
+def test_what_is_divided_by_must_not_be_zero(loss, key):
+    with pytest.raises(RecipeError, match=rf"'loss\.{key}' is 0\.0"):
+        recipe({**loss, key: 0})
+    assert recipe({"kind": "l2", key: 0})
 
 
 def test_tables_must_go_together():

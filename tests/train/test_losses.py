@@ -40,16 +40,24 @@ def test_gradients(loss):
     assert torch.autograd.gradcheck(lambda r: loss(r, SHARP), (restored,))
 
 
-def test_harm_counts_only_the_patches_that_became_worse():
+def test_harm_counts_only_what_became_worse():
     blurred = SHARP + 0.2  # one patch is better than that, the other worse
-    worse = 10 * math.log10((0.09 + 0.01) / (0.04 + 0.01))
+    worse = 0.01 * (0.09 - 0.04) / (0.04 + 0.01) ** 2
     assert harm(RESTORED, blurred, SHARP, 0.01).item() == pytest.approx(worse / 2, rel=1e-12)
     assert harm(RESTORED, RESTORED, SHARP).item() == 0
     assert harm(SHARP, SHARP, SHARP).item() == 0  # perfect, before and after
 
 
+def test_harm_is_seen_beside_a_larger_gain():
+    sharp = torch.zeros(1, 3, 64, 96, dtype=torch.float64)
+    blurred, restored = sharp.clone(), sharp.clone()
+    blurred[..., :32, :32] = 0.5  # one field of six is mended, one other spoilt
+    restored[..., 32:, 64:] = 0.1
+    assert harm(restored, blurred, sharp, 1e-3).item() == pytest.approx(10 / 6, rel=1e-12)
+
+
 def test_gradients_of_harm():
     restored = RESTORED.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda r: harm(r, SHARP + 0.2, SHARP), (restored,))
+    assert torch.autograd.gradcheck(lambda r: harm(r, SHARP + 0.2, SHARP, 0.1), (restored,))
     harm(restored, SHARP + 0.2, SHARP).backward()
     assert not restored.grad[0].any() and restored.grad[1].all()

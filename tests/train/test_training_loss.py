@@ -99,7 +99,7 @@ def test_trust_moves_to_the_better_stage_and_does_not_vanish():
 
 
 def test_the_harm_term_is_of_the_last_stage():
-    found = terms(LossRecipe(kind="rms", harm=0.5, floor=1e-3), (SHARP, BLURRED + 0.1))
+    found = terms(LossRecipe(kind="rms", harm=0.5, sharpness=1e-3), (SHARP, BLURRED + 0.1))
     torch.testing.assert_close(found["harm"], 0.5 * harm(BLURRED + 0.1, BLURRED, SHARP, 1e-3))
     assert set(found) == {"pixel", "harm"} and found["harm"] > 0
     assert "harm" not in terms(LossRecipe(), (SHARP, BLURRED))
