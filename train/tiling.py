@@ -23,11 +23,14 @@ SAMPLES = 16
 def _darkest_and_brightest(
     picture: Picture, random: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """(2, 3): of four of the picture's colours."""
+    """(2, 3): of four of the picture's colours, further apart in grey where they are alike."""
     height, width = picture.shape[:2]
     colours = picture[random.integers(0, height, 4), random.integers(0, width, 4)].astype(float)
-    extremes: npt.NDArray[np.float64] = colours[colours.sum(axis=1).argsort()[[0, -1]]]
-    return extremes
+    darkest, brightest = colours[colours.sum(axis=1).argsort()[[0, -1]]]
+    missing = max(random.uniform(0.0, 160.0) - (brightest - darkest).mean(), 0.0)
+    # The one up and the other down alike, as far as 0 and 255 allow.
+    lift = np.clip(brightest.mean() + missing / 2, missing, 255.0) - brightest.mean()
+    return np.clip([darkest + lift - missing, brightest + lift], 0.0, 255.0)
 
 
 def _texture(picture: Picture, random: np.random.Generator) -> Texture:
@@ -115,7 +118,7 @@ def tiled(picture: Picture, random: np.random.Generator) -> Picture:
     rows, columns = picture.shape[:2]
     tile = _texture(picture, random)
     horizon = random.uniform(-0.7, 0.6) * rows
-    focal, height = 300.0 * 10.0 ** random.random(), 0.3 * 20.0 ** random.random()
+    focal, height = 300.0 * 10.0 ** random.random(), 0.6 * 20.0 ** random.random()
     centre = random.uniform(-1.0, 2.0) * columns
     # Only tiles that lie straight or across run together into stripes; others become one colour.
     angle = float(random.choice((random.uniform(0.0, 2.0), 0.0, 1.0, 1.0)) * np.pi / 4)

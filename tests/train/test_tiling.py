@@ -80,6 +80,17 @@ def test_a_part_of_the_picture_stays_and_the_draw_decides(lay):
     assert min(covered) < 0.7 and max(covered) > 0.95
 
 
+@pytest.mark.parametrize("lay", [tiled, striped])
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_a_plain_picture_is_covered_with_what_can_be_seen(lay, grey):
+    """Fields of two of its colours, were they as alike as these, would be no pattern at all."""
+    picture = np.full((96, 96, 3), grey, np.uint8)
+    random = np.random.default_rng(1)
+    contrasts = [float(np.ptp(lay(picture, random).astype(int))) for _ in range(40)]
+    assert np.median(contrasts) > 30
+    assert max(contrasts) <= 255
+
+
 def test_a_small_picture_has_a_small_tile():
     assert tiled(np.full((20, 24, 3), 9, np.uint8), np.random.default_rng(3)).shape == (20, 24, 3)
 
