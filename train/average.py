@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import ModelError, OptionError
-from edge_restore.files import atomic_path, check_writable, sha256
+from edge_restore.files import check_writable, sha256
 from train import pack as packs
 from train import recipe as recipes
 from train import trainer, weights
@@ -61,13 +61,7 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
     pack = packs.load(data)
     found = trainer.evaluate(network, validation_set(pack, recipe), torch.device("cpu"))
     score = Score(set=theirs.scores[0].set, **asdict(found))
-    from safetensors.torch import save_file
-
-    with atomic_path(out) as temporary:
-        save_file(
-            {k: v.contiguous() for k, v in mixed.items()}, str(temporary),
-            metadata={"network": card.network},
-        )  # fmt: skip
+    weights.write_tensors(out, mixed, card.network)
     parts = [_part(card, 1 - share), _part(theirs, share)]
     replace(
         theirs,

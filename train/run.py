@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
-from edge_restore.errors import OptionError
-from edge_restore.files import atomic_path, sha256
+from edge_restore.errors import DependencyError, OptionError
+from edge_restore.files import sha256
 from train import pack as packs
 from train import recipe as recipes
 from train import trainer, weights
@@ -106,16 +106,13 @@ def _write(
     network = create(recipe.network, **recipe.arguments)
     out = args.out / f"{recipe.network}.safetensors"
     try:
-        from safetensors.torch import save_file
-    except ImportError:
+        weights.write_tensors(out, outcome.weights, recipe.network)
+    except DependencyError:
         print(
             f"safetensors is not installed here: {args.out / trainer.CHECKPOINT} holds everything; "
             "run the same command with --max-minutes 0 where it is installed to write the weights"
         )
         return
-    tensors = {k: v.detach().cpu().contiguous() for k, v in outcome.weights.items()}
-    with atomic_path(out) as temporary:
-        save_file(tensors, str(temporary), metadata={"network": recipe.network})
     degraded = {"deblur": "blur", "denoise": "noise", "derain": "rain"}[recipe.task]
     shown = "real pairs" if pack.validation_pairs else f"synthetic {degraded}"
     score = Score(set=f"validation, {shown}", **dataclasses.asdict(outcome.score))

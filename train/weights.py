@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edge_restore.cards import WeightsCard, card_path, verify
 from edge_restore.errors import CardError, DataError, DependencyError, ModelError
+from edge_restore.files import atomic_path
 from train import networks
 
 
@@ -37,6 +38,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             expected="a safetensors file; pickles can run code when opened and are refused",
             mend="load it yourself where you trust it and save it with safetensors.torch.save_file",
         ) from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], network: str) -> None:
+    """Write tensors as safetensors, whole or not at all, for everyone who may read the folder.
+
+    The library's own `save_file` makes files that only their owner can read.
+
+    Raises:
+        DependencyError: safetensors is not installed.
+    """
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise DependencyError("safetensors", needed_for="writing weights", extra="train") from error
+    packed = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(packed, metadata={"network": network}))
 
 
 def load(path: Path) -> tuple[nn.Module, WeightsCard]:

@@ -39,6 +39,14 @@ def run(pack_file, tmp_path_factory):
     return folder
 
 
+def test_whoever_reads_the_card_reads_the_weights(run):
+    """safetensors' own `save_file` leaves files that only their owner can read."""
+    modes = {
+        path.stat().st_mode & 0o777 for path in (run / "svdn.safetensors", run / "svdn.card.json")
+    }
+    assert len(modes) == 1
+
+
 def test_weights_and_card_are_written_and_load_again(run):
     network, card = weights.load(run / "svdn.safetensors")
     assert card.network == "svdn"
