@@ -125,45 +125,46 @@ class Exposure(NamedTuple):
 def _displacements(
     shift: Tensor, angle: Tensor, centre: Tensor, size: tuple[int, int], margin: int
 ) -> Tensor:
-    """How far from each pixel the camera looks at T instants, after a shift and a turn.
+    """How far from each pixel the cameras look at T instants, after a shift and a turn.
 
-    shift (T, 2) and centre (2,) in pixels as (y, x), angle (T,) in radians, both taken from their
-    mean; returns (T, 2, H - 2*margin, W - 2*margin) in pixels, for the middle of the view.
+    shift (N, T, 2) and centre (N, 2) in pixels as (y, x), angle (N, T) in radians, both taken from
+    their mean; returns (N, T, 2, H - 2*margin, W - 2*margin) in pixels, for the middle of the view.
     """
-    shift, angle = shift - shift.mean(dim=0), angle - angle.mean(dim=0)
+    shift = shift - shift.mean(dim=1, keepdim=True)
+    angle = (angle - angle.mean(dim=1, keepdim=True))[..., None, None]
     like = {"device": shift.device, "dtype": shift.dtype}
-    y = torch.arange(margin, size[0] - margin, **like).view(1, -1, 1) - centre[0]
-    x = torch.arange(margin, size[1] - margin, **like).view(1, 1, -1) - centre[1]
-    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
-    return (
-        torch.stack(((cos - 1) * y - sin * x, sin * y + (cos - 1) * x), 1) + shift[..., None, None]
-    )
+    centre = centre[:, None, None, None]
+    y = torch.arange(margin, size[0] - margin, **like).view(-1, 1) - centre[..., 0]
+    x = torch.arange(margin, size[1] - margin, **like) - centre[..., 1]
+    cos, sin = angle.cos(), angle.sin()
+    turned = torch.stack(((cos - 1) * y - sin * x, sin * y + (cos - 1) * x), 2)
+    return turned + shift[..., None, None]
 
 
-def _warp(image: Tensor, displacements: Tensor, margin: int) -> Tensor:
-    """The picture (C, H, W) as seen with displacements (T, 2, h, w): (T, C, h, w).
+def _warp(images: Tensor, displacements: Tensor, margin: int) -> Tensor:
+    """Pictures (N, C, H, W) as seen with displacements (N, T, 2, h, w): (N, C, T, h, w).
 
     Outside, the picture is mirrored. Bicubic: bilinear sampling softens an instant that falls
     between the pixels, which the truth is not, and teaches to sharpen whatever moved at all.
     The overshoot at an edge may fall below zero.
     """
-    channels, height, width = image.shape
-    instants, _, rows, columns = displacements.shape
-    like = {"device": image.device, "dtype": image.dtype}
-    y = displacements[:, 0] + torch.arange(margin, margin + rows, **like).view(-1, 1)
-    x = displacements[:, 1] + torch.arange(margin, margin + columns, **like)
-    if image.device.type == "cpu" and image.dtype == torch.float32 and (cv2 := _opencv()):
-        return _remapped(cv2, image, y, x)
+    count, channels, height, width = images.shape
+    rows, columns = displacements.shape[-2:]
+    like = {"device": images.device, "dtype": images.dtype}
+    y = displacements[:, :, 0] + torch.arange(margin, margin + rows, **like).view(-1, 1)
+    x = displacements[:, :, 1] + torch.arange(margin, margin + columns, **like)
+    if images.device.type == "cpu" and images.dtype == torch.float32 and (cv2 := _opencv()):
+        return torch.stack([_remapped(cv2, *each) for each in zip(images, y, x, strict=True)])
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
-    # One view for every instant: nothing is copied, and the instants are shared out to the cores.
-    return F.grid_sample(
-        image.expand(instants, channels, height, width), grid,
-        mode="bicubic", padding_mode="reflection", align_corners=False,
-    )  # fmt: skip
+    # The instants of a picture lie below each other: one picture's samples, and nothing is copied.
+    seen = F.grid_sample(
+        images, grid.flatten(1, 2), mode="bicubic", padding_mode="reflection", align_corners=False
+    )
+    return seen.view(count, channels, -1, rows, columns)
 
 
 def _remapped(cv2: ModuleType, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The picture (C, H, W) at the places (T, h, w): (T, C, h, w), by OpenCV on a CPU.
+    """The picture (C, H, W) at the places (T, h, w): (C, T, h, w), by OpenCV on a CPU.
 
     It has the same kernel (a = -0.75) and the same mirror as `grid_sample`, and takes a quarter of
     its time.
@@ -172,7 +173,7 @@ def _remapped(cv2: ModuleType, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     seen = np.empty((*y.shape, image.shape[0]), np.float32)
     for instant, rows, columns in zip(seen, y.numpy(), x.numpy(), strict=True):
         cv2.remap(pixels, columns, rows, cv2.INTER_CUBIC, instant, cv2.BORDER_REFLECT)
-    return torch.from_numpy(seen).permute(0, 3, 1, 2)
+    return torch.from_numpy(seen).permute(3, 0, 1, 2)
 
 
 @functools.cache
@@ -187,6 +188,26 @@ def _instants(length: float) -> slice:
     """Every n-th of the instants, first and last included, so that two are at most 1 px apart."""
     stride = next(n for n in (4, 3, 2, 1) if n == 1 or length * n <= SUBFRAMES - 1)
     return slice(None, None, stride)
+
+
+def _groups(
+    longest: list[float], moves: list[bool], *, alone: bool
+) -> list[tuple[slice | Tensor, slice, bool]]:
+    """Pictures that are made at once: which, their instants, whether something moves in them.
+
+    One `alone` keeps its instants in the cache of a CPU. A GPU gets all that are alike, because for
+    it the number of calls is what takes time.
+    """
+    if alone:
+        pictures = enumerate(zip(longest, moves, strict=True))
+        return [(slice(i, i + 1), _instants(length), moving) for i, (length, moving) in pictures]
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for i, (length, moving) in enumerate(zip(longest, moves, strict=True)):
+        alike.setdefault((_instants(length).step, moving), []).append(i)
+    return [
+        (torch.tensor(which), slice(None, None, stride), moving)
+        for (stride, moving), which in alike.items()
+    ]
 
 
 def _motion(
@@ -262,23 +283,22 @@ def expose(
     shapes = _blobs(count, size, sharp, generator)
     front = torch.cat((linear.roll(1, 0).flip(-1), shapes), dim=1)
     longest = torch.where(moving, torch.maximum(length, object_length), length).tolist()
-    moves = moving.tolist()
-    # One picture at a time keeps the instants in the cache of a CPU and small on a GPU.
-    for i in range(count):
-        chosen = _instants(longest[i])
-        shift, turn, centre = (part[i] for part in motion)
-        view = _displacements(shift[chosen], turn[chosen], centre, size, margin)
+    for which, chosen, moves in _groups(longest, moving.tolist(), alone=sharp.device.type == "cpu"):
+        shift, turn, centre = (part[which] for part in motion)
+        view = _displacements(shift[:, chosen], turn[:, chosen], centre, size, margin)
         # Things move against the camera's look.
-        flows[i] = -view[[0, -1]]
-        seen = _warp(linear[i], view, margin)
-        if moves[i]:
-            shift, turn, centre = (part[i] for part in object_motion)
-            view = _displacements(shift[chosen], turn[chosen], centre, size, margin)
-            layer = _warp(front[i], view, margin)
+        flow = -view[:, [0, -1]]
+        seen = _warp(linear[which], view, margin)
+        if moves:
+            shift, turn, centre = (part[which] for part in object_motion)
+            view = _displacements(shift[:, chosen], turn[:, chosen], centre, size, margin)
+            layer = _warp(front[which], view, margin)
             seen = seen + layer[:, 3:] * (layer[:, :3] - seen)
-            shape = front[i, 3:, cut[0], cut[1]]
-            truth[i] += shape * (front[i, :3, cut[0], cut[1]] - truth[i])
-            flows[i] = torch.where(shape > 0.5, -view[[0, -1]], flows[i])
-        blurred[i] = seen.mean(dim=0).clamp(min=0)
+            still_front = front[which][..., cut[0], cut[1]]
+            shape = still_front[:, 3:]
+            truth[which] += shape * (still_front[:, :3] - truth[which])
+            flow = torch.where(shape[:, None] > 0.5, -view[:, [0, -1]], flow)
+        flows[which] = flow
+        blurred[which] = seen.mean(dim=2).clamp(min=0)
     blurred = to_srgb(with_noise(blurred, model.read_noise, model.shot_noise, generator))
     return Exposure((blurred * 255).round() / 255, (to_srgb(truth) * 255).round() / 255, flows)

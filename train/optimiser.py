@@ -58,9 +58,11 @@ class Muon(torch.optim.Optimizer):
             for shape, pairs in alike.items():
                 matrices = torch.stack([update.reshape(shape[0], -1) for _, update in pairs])
                 size = 0.2 * math.sqrt(max(matrices.shape[1:]))
-                for (p, _), update in zip(pairs, _orthogonal(matrices), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update.reshape(shape), alpha=-group["lr"] * size)
+                kernels = [p for p, _ in pairs]
+                updates = [update.reshape(shape) for update in _orthogonal(matrices)]
+                if group["weight_decay"]:
+                    torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(kernels, updates, alpha=-group["lr"] * size)
 
 
 def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,11 @@ DETAIL = 5.0
 """Mean difference between neighbours, in levels of 255, from which a patch counts as detailed."""
 
 AHEAD = 8
-"""Threads that make batches for a GPU. A training continues with as many as it began with."""
+"""Sources that make batches for a GPU. A training continues with as many as it began with."""
+
+Cut = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+"""Patches of sharp pictures (N, side, side, 3), with the margin for the blur, and of real pairs
+(M, 2, side, side, 3); N + M is the batch."""
 
 Views = tuple[Picture, ...]
 """Pictures of one scene and one size; the last one is sharp."""
@@ -59,7 +65,7 @@ def _area(scenes: Sequence[Views]) -> npt.NDArray[np.float64]:
     return np.array([v[-1].shape[0] * v[-1].shape[1] for v in scenes], dtype=np.float64)
 
 
-def _cut(
+def _draw(
     scenes: Sequence[Views], count: int, side: int, random: np.random.Generator,
     zoom: float = 1.0, smooth: float = 0.0,
 ) -> npt.NDArray[np.uint8]:  # fmt: skip
@@ -186,22 +192,42 @@ class PatchSource:
 
     def next(self, step: int) -> Exposure:
         """The batch of a step, float32, on the device."""
+        return self.degraded(self.cut(step))
+
+    def cut(self, step: int) -> Cut:
+        """The patches of a step's batch, before anything is done to them; on the CPU."""
         side, count = self._data.crop(step)
+        wide = side + 2 * self._degradation.margin
         real = 0
         if self._pairs:
             real = int(self._random.binomial(count, self._share))
-        parts = []
+        sharp = np.empty((0, wide, wide, 3), np.uint8)
+        pairs = np.empty((0, 2, side, side, 3), np.uint8)
         if real < count:
-            wide = side + 2 * self._degradation.margin
             sharp = self._patches(self._pictures, count - real, wide)[:, 0]
-            parts.append(self._degradation.apply(_tensor(sharp, self._device), self._generator))
         if real:
-            parts.append(_real(self._patches(self._pairs, real, side), self._device))
+            pairs = self._patches(self._pairs, real, side)
+        return sharp, pairs
+
+    def cut_by(self, processes: ProcessPoolExecutor, step: int) -> Cut:
+        """`cut`, by one of the processes that `_begin` began; this one waits."""
+        state = self._random.bit_generator.state
+        patches, self._random.bit_generator.state = processes.submit(_cut, state, step).result()
+        return patches
+
+    def degraded(self, patches: Cut) -> Exposure:
+        """What `cut` gave as a batch, float32, on the device."""
+        sharp, pairs = patches
+        parts = []
+        if len(sharp):
+            parts.append(self._degradation.apply(_tensor(sharp, self._device), self._generator))
+        if len(pairs):
+            parts.append(_real(pairs, self._device))
         return _joined(parts)
 
     def _patches(self, scenes: list[Views], count: int, side: int) -> npt.NDArray[np.uint8]:
         data = self._data
-        patches = _cut(scenes, count, side, self._random, data.zoom, data.smooth)
+        patches = _draw(scenes, count, side, self._random, data.zoom, data.smooth)
         for i in range(count):
             for share, lay in ((data.tiled, tiled), (data.striped, striped)):
                 if share and self._random.random() < share and len(scenes[0]) == 1:
@@ -210,11 +236,29 @@ class PatchSource:
         return patches
 
 
+_source: PatchSource
+"""Of a process that cuts patches for others."""
+
+
+def _begin(pack: Pack, recipe: Recipe) -> None:
+    global _source
+    torch.set_num_threads(1)
+    _source = PatchSource(pack, recipe, torch.device("cpu"))
+
+
+def _cut(state: Any, step: int) -> tuple[Cut, Any]:
+    """The patches of `step` that follow a random state, and the state after them."""
+    generator = _source._random.bit_generator
+    generator.state = state
+    return _source.cut(step), generator.state
+
+
 class Ahead:
     """Makes the next batches on some cores while a GPU trains on the last one.
 
-    As many sources as `AHEAD`, each on its own thread, take turns: a core may need longer for a
-    batch than a GPU for a step, and zooming and tiling patches mostly leaves Python's lock alone.
+    As many sources as `AHEAD` take turns: a core may need longer for a batch than a GPU for a step.
+    Patches are cut, zoomed and tiled in processes, since that is Python for the most part, and
+    degraded on the device from a thread each.
     Not for training on the CPU: there a step waits for the core that makes the batch.
     """
 
@@ -227,6 +271,13 @@ class Ahead:
         ]
         self._states = [source.state() for source in self._sources]
         self._batches: deque[Future[Exposure]] = deque()
+        # A fork shares the pack's pages, and leaves alone what the GPU's driver has begun here.
+        fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        self._processes = ProcessPoolExecutor(
+            min(AHEAD, multiprocessing.cpu_count()), multiprocessing.get_context(fork), _begin,
+            (pack, recipe),
+        )  # fmt: skip
+        self._processes.submit(torch.get_num_threads).result()  # before there are threads
         self._pool = ThreadPoolExecutor(
             AHEAD, "patches", initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -253,7 +304,10 @@ class Ahead:
         number = step % AHEAD
         source = self._sources[number]
         self._states[number] = source.state()
-        self._batches.append(self._pool.submit(source.next, step))
+        self._batches.append(self._pool.submit(self._make, source, step))
+
+    def _make(self, source: PatchSource, step: int) -> Exposure:
+        return source.degraded(source.cut_by(self._processes, step))
 
     def next(self, step: int) -> Exposure:
         """The batch of `step`; steps follow each other."""
@@ -267,6 +321,7 @@ class Ahead:
     def close(self) -> None:
         """Wait for the batches that nobody will take."""
         self._pool.shutdown(cancel_futures=True)
+        self._processes.shutdown()
 
 
 def validation_set(pack: Pack, recipe: Recipe) -> Exposure:
@@ -282,7 +337,7 @@ def validation_set(pack: Pack, recipe: Recipe) -> Exposure:
     count, size = recipe.validation.patches, recipe.validation.size
     pairs = _usable(pack.validation_pairs, size, "validation", 0)
     if pairs:
-        return _real(_cut(pairs, count, size, random), torch.device("cpu"))
+        return _real(_draw(pairs, count, size, random), torch.device("cpu"))
     blur = recipe.blur
     model = BlurModel(
         shortest=2.0, longest=blur.longest, still=0.0, trajectory=blur.trajectory,
@@ -294,5 +349,5 @@ def validation_set(pack: Pack, recipe: Recipe) -> Exposure:
     pictures = _usable(pictures, side, "validation", degradation.margin)
     if not pictures:
         raise _nothing("validation")
-    patches = _tensor(_cut(pictures, count, side, random)[:, 0], torch.device("cpu"))
+    patches = _tensor(_draw(pictures, count, side, random)[:, 0], torch.device("cpu"))
     return degradation.apply(patches, torch.Generator().manual_seed(0))

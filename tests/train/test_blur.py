@@ -11,6 +11,7 @@ from train.blur import (
     SEVERITIES,
     SUBFRAMES,
     BlurModel,
+    _groups,
     _instants,
     _softened,
     _warp,
@@ -193,9 +194,9 @@ def test_flows_lead_from_the_truth_to_the_first_and_last_instant():
 def test_an_instant_between_pixels_keeps_its_detail():
     """A wave of 4 px per period, seen half a pixel beside: bilinear would keep 71 % of it."""
     wave = torch.sin(math.pi / 2 * torch.arange(32.0)).expand(1, 32, 32)
-    beside = torch.zeros(1, 2, 16, 16)
-    beside[:, 1] = 0.5
-    seen = _warp(wave, beside, 8)[0, 0]
+    beside = torch.zeros(1, 1, 2, 16, 16)
+    beside[:, :, 1] = 0.5
+    seen = _warp(wave[None], beside, 8)[0, 0, 0]
     expected = torch.sin(math.pi / 2 * (torch.arange(8.0, 24.0) + 0.5)).expand(16, 16)
     assert (seen / expected).mean() == pytest.approx(0.97, abs=0.01)
 
@@ -211,10 +212,29 @@ def test_opencv_samples_as_grid_sample_does(monkeypatch):
     """Between pixels and beyond every edge, where the picture is mirrored."""
     pytest.importorskip("cv2", reason="OpenCV is not installed")
     generator = torch.Generator().manual_seed(5)
-    image = torch.rand(4, 20, 30, generator=generator)
-    displacements = torch.rand(3, 2, 16, 26, generator=generator) * 30 - 15
-    found = blur._warp(image, displacements, 2)
+    images = torch.rand(2, 4, 20, 30, generator=generator)
+    displacements = torch.rand(2, 3, 2, 16, 26, generator=generator) * 30 - 15
+    found = blur._warp(images, displacements, 2)
     monkeypatch.setattr(blur, "_opencv", lambda: None)
-    expected = blur._warp(image, displacements, 2)
-    assert found.shape == expected.shape == (3, 4, 16, 26)
+    expected = blur._warp(images, displacements, 2)
+    assert found.shape == expected.shape == (2, 4, 3, 16, 26)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_pictures_made_at_once_are_those_made_alone(monkeypatch):
+    """As on a GPU, which gets all at once that have the same instants and a layer, or none."""
+    sharp = torch.rand(12, 3, 48, 64, generator=generator(7))
+    model = BlurModel(longest=20.0, skew=2.0, still=0.2, layers=0.5)
+    alone = expose(sharp, model, generator(3), margin=4)
+    groups = []
+
+    def together(longest, moves, alone):
+        groups.extend(_groups(longest, moves, alone=False))
+        return groups
+
+    monkeypatch.setattr(blur, "_groups", together)
+    at_once = expose(sharp, model, generator(3), margin=4)
+    assert 2 < len(groups) < 12
+    assert sorted(i for which, _, _ in groups for i in which.tolist()) == list(range(12))
+    for theirs, ours in zip(at_once, alone, strict=True):
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)

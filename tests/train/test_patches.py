@@ -13,7 +13,7 @@ from edge_restore.errors import DataError
 from tests.train.conftest import draw
 from train import pack as packs
 from train import packing, patches
-from train.patches import AHEAD, Ahead, PatchSource, _cut, validation_set
+from train.patches import AHEAD, Ahead, PatchSource, _draw, validation_set
 from train.recipe import as_table, parse
 
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ def slopes(zoom):
     """Mean steps down and across of the red ramp and the green one, over eight patches."""
     y, x = np.mgrid[:240, :240]
     ramps = np.stack((y, x, np.zeros_like(x)), axis=-1).astype(np.uint8)
-    patches = _cut([(ramps,)], 8, 48, np.random.default_rng(1), zoom)[:, 0].astype(float)
+    patches = _draw([(ramps,)], 8, 48, np.random.default_rng(1), zoom)[:, 0].astype(float)
     inside = patches[:, 4:-4, 4:-4]
     down = (inside[:, -1] - inside[:, 0]).mean(axis=1)[:, 0] / (inside.shape[1] - 1)
     across = (inside[:, :, -1] - inside[:, :, 0]).mean(axis=1)[:, 1] / (inside.shape[2] - 1)
@@ -136,7 +136,7 @@ def test_zoom_changes_height_and_width_apart():
 
 def test_zoom_shows_no_more_than_there_is():
     picture = np.full((50, 60, 3), 7, np.uint8)
-    assert np.all(_cut([(picture,)], 20, 48, np.random.default_rng(1), 3.0) == 7)
+    assert np.all(_draw([(picture,)], 20, 48, np.random.default_rng(1), 3.0) == 7)
 
 
 def test_a_share_of_the_patches_may_be_smooth():
@@ -144,7 +144,7 @@ def test_a_share_of_the_patches_may_be_smooth():
     scenes = [(noise,), (np.zeros_like(noise),)]
 
     def flat(smooth):
-        patches = _cut(scenes, 200, 32, np.random.default_rng(1), smooth=smooth)
+        patches = _draw(scenes, 200, 32, np.random.default_rng(1), smooth=smooth)
         return float(np.mean([not patch.any() for patch in patches]))
 
     assert flat(0.0) == pytest.approx(1 / 16, abs=0.05)
