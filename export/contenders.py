@@ -45,13 +45,16 @@ Contenders = dict[str, Restore]
 EAGER, PLAIN = "torch eager", "plain ONNX Runtime"
 
 
-def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Contenders, list[str]]:
+def contenders(
+    model: str, weights: Path, height: int, width: int, only: str = ""
+) -> tuple[Contenders, list[str]]:
     """What can be run here, by name, and why the others cannot.
 
     Args:
         model: a name of the zoo.
         weights: the safetensors that it was exported from.
         height, width: of the frames.
+        only: those with this in their name, beside the first, by which all are judged.
     """
     network, _ = weights_files.load(weights)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -75,6 +78,8 @@ def contenders(model: str, weights: Path, height: int, width: int) -> tuple[Cont
     left_out = []
     probe = np.zeros((height, width, 3), np.uint8)
     for name, make in makers.items():
+        if only not in name and name != EAGER:
+            continue
         try:
             restore = make()
             restore(probe)
@@ -100,8 +105,13 @@ def _for_a_gpu(
         engines = {f"edge_restore, {b}": (b, "-fp16") for b in ("tensorrt", "tensorrt-rtx")}
     found: dict[str, Callable[[], Restore]] = {
         "torch eager on the GPU": lambda: _torch_on_a_gpu(network),
-        "torch eager on the GPU, torchvision": lambda: _torch_on_a_gpu(network, torchvision=True),
+        "torch eager on the GPU, torchvision": lambda: _torch_on_a_gpu(network, _torchvision()),
+        "torch on the GPU, our kernel, CUDA graph": lambda: _graph_on_a_gpu(network),
     }
+    if len(zoo.find(model)) == 1:
+        del found["torch eager on the GPU, torchvision"]
+        graph = found.pop("torch on the GPU, our kernel, CUDA graph")
+        found["torch on the GPU, CUDA graph"] = graph
     for name, (backend, variant) in engines.items():
         found[name] = functools.partial(_engine, backend, f"{model}{variant}", height, width)
     return found
@@ -130,29 +140,77 @@ def _torch(network: torch.nn.Module, *, plain: bool = False) -> Restore:
     return restore
 
 
-def _torch_on_a_gpu(network: torch.nn.Module, *, torchvision: bool = False) -> Restore:
-    """In FP16, which is what engines compute in."""
+def _on_a_gpu(network: torch.nn.Module, layer: Any = None) -> torch.nn.Module:
+    """A copy in FP16, which is what engines compute in; `layer` computes its deformable ones.
+
+    Raises:
+        BackendError: there is no GPU.
+    """
     if not torch.cuda.is_available():
         raise BackendError(
             "no NVIDIA GPU that torch can use", expected="one, and a torch built for it",
             mend="nothing, if there is none",
         )  # fmt: skip
     moved = copy.deepcopy(network).half().cuda()
-    if torchvision:
-        from torchvision.ops import deform_conv2d
+    for module in moved.modules():
+        if layer is not None and isinstance(module, DeformConv2d):
+            module.forward = functools.partial(layer, module)  # type: ignore[method-assign]
+    return moved
 
-        for layer in moved.modules():
-            if isinstance(layer, DeformConv2d):
-                layer.forward = functools.partial(_torchvisions, deform_conv2d, layer)  # type: ignore[method-assign]
+
+def _levels(network: torch.nn.Module, pixels: Tensor) -> Tensor:
+    """(H, W, 3) uint8 -> the same, restored; all on the GPU."""
+    with torch.inference_mode():
+        image = pixels.permute(2, 0, 1)[None].half() / 255
+        restored = network(image.contiguous(memory_format=torch.channels_last))
+        levels = (restored[0].clamp(0, 1) * 255).round().byte()
+        return levels.permute(1, 2, 0).contiguous()
+
+
+def _torch_on_a_gpu(network: torch.nn.Module, layer: Any = None) -> Restore:
+    moved = _on_a_gpu(network, layer)
 
     def restore(pixels: Pixels) -> Pixels:
-        with torch.inference_mode():
-            image = torch.from_numpy(pixels).cuda().permute(2, 0, 1)[None].half() / 255
-            restored = moved(image.contiguous(memory_format=torch.channels_last))
-            levels = (restored[0].clamp(0, 1) * 255).round().byte()
-        return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())  # waits for the GPU
+        with deform_sample.switched_off():
+            levels = _levels(moved, torch.from_numpy(pixels).cuda())
+        return levels.cpu().numpy()  # waits for the GPU
 
     return restore
+
+
+def _graph_on_a_gpu(network: torch.nn.Module) -> Restore:
+    """One launch for all kernels, and pinned memory: as fast as torch's own kernels get."""
+    moved = _on_a_gpu(network, _with_our_kernel)
+    prepared: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+
+    def restore(pixels: Pixels) -> Pixels:
+        if pixels.shape not in prepared:
+            host = torch.empty(pixels.shape, dtype=torch.uint8).pin_memory()
+            image = host.cuda()
+            beside = torch.cuda.Stream()
+            with torch.cuda.stream(beside):  # compiles, and chooses algorithms
+                for _ in range(3):
+                    _levels(moved, image)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                restored = _levels(moved, image)
+            prepared[pixels.shape] = graph, host, image, restored
+        graph, host, image, restored = prepared[pixels.shape]
+        host.copy_(torch.from_numpy(pixels))
+        image.copy_(host, non_blocking=True)
+        graph.replay()
+        host.copy_(restored, non_blocking=True)
+        torch.cuda.synchronize()
+        return host.numpy().copy()
+
+    return restore
+
+
+def _torchvision() -> Any:
+    from torchvision.ops import deform_conv2d
+
+    return functools.partial(_torchvisions, deform_conv2d)
 
 
 def _torchvisions(
@@ -162,6 +220,16 @@ def _torchvisions(
         image, offset, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, mask
     )
     return restored
+
+
+def _with_our_kernel(layer: DeformConv2d, image: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+    """Compiled by Triton on the spot; an engine's plugin does not pack its tensors anew."""
+    from export.deform_conv.launch import deform_conv2d
+
+    return deform_conv2d(
+        image, offset, mask, layer.weight, layer.bias, stride=layer.stride, padding=layer.padding,
+        dilation=layer.dilation, groups=layer.groups, offset_groups=layer.offset_groups,
+    )  # fmt: skip
 
 
 def _engine(backend: str, name: str, height: int, width: int) -> Restore:
@@ -204,12 +272,13 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--size", default="360x640", metavar="HxW")
     p.add_argument("--samples", type=int, default=timing.FEWEST)
     p.add_argument("--seconds", type=float, default=60.0, help="for each contender")
+    p.add_argument("--only", default="", metavar="TEXT", help="of what has TEXT in its name")
     p.add_argument("--markdown", action="store_true")
     args = p.parse_args(arguments)
     try:
         height, width = frame_size.parse(args.size)
         weights = args.weights or Path("train/released") / f"{args.model}.safetensors"
-        found, left_out = contenders(args.model, weights, height, width)
+        found, left_out = contenders(args.model, weights, height, width, args.only)
         timings, exactness = compare(found, photo.scaled(height, width), args.samples, args.seconds)
     except UserError as error:
         print(f"contenders: error: {error}", file=sys.stderr)
@@ -222,7 +291,8 @@ def main(arguments: list[str] | None = None) -> int:
     machine = this_machine()
     counted = len(next(iter(timings.values())).samples_ms)
     print(
-        f"{args.model}, {width}x{height}, 8-bit frames in and out; {machine.cpu}, {machine.cores} "
+        f"{args.model}, {width}x{height}, 8-bit frames in and out; "
+        f"{', '.join((*machine.gpus, machine.cpu))}, {machine.cores} "
         f"cores; p50 of {counted} frames each, in {timing.ROUNDS} rounds that took turns"
     )
     noisy = [name for name, one in timings.items() if one.noisy]

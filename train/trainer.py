@@ -181,6 +181,7 @@ def train(
     keep_freed_memory()
     # Vanishing gradients become subnormal numbers, on which a CPU is ten times slower.
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.benchmark = True  # crops change their size rarely
     torch.manual_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     o, keep = recipe.optimiser, recipe.validation.keep

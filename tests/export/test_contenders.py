@@ -41,7 +41,7 @@ def found():
 def test_all_restore_the_same_picture(found):
     made, left_out = found
     assert contenders.EAGER in made
-    assert len(made) + len(left_out) == 15
+    assert len(made) + len(left_out) == 16
     frame = photo.scaled(48, 64)
     expected = made[contenders.EAGER](frame)
     assert psnr(expected, frame) < 60
@@ -71,6 +71,24 @@ def test_torchvisions_operator_is_given_what_ours_is(monkeypatch):
 
     found = contenders._torchvisions(convolve, layer, image, offset, mask)
     assert torch.equal(found, layer(image, offset, mask))
+
+
+def test_our_kernel_is_given_what_the_layer_is():
+    """By Triton's interpreter; on a GPU the same call compiles it."""
+    pytest.importorskip("triton")
+    layer = DeformConv2d(8, 16, 3, padding=1)
+    image, offset = torch.rand(1, 8, 6, 7), torch.randn(1, 18, 6, 7)
+    mask = torch.rand(1, 9, 6, 7)
+    with torch.inference_mode():
+        found = contenders._with_our_kernel(layer, image, offset, mask)
+        torch.testing.assert_close(found, layer(image, offset, mask), rtol=0, atol=1e-5)
+
+
+def test_only_what_is_named_is_run():
+    made, left_out = contenders.contenders("svdn", WEIGHTS, 48, 64, "C kernel")
+    assert set(made) <= {contenders.EAGER, "torch eager, our C kernel"}
+    assert contenders.EAGER in made
+    assert all("C kernel" in reason for reason in left_out)
 
 
 def test_an_engine_is_made_of_the_form_that_is_named(monkeypatch):

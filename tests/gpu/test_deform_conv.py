@@ -3,6 +3,7 @@
 Not yet run: no GPU was at hand when this was written.
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,31 @@ def test_compiled_on_the_spot_it_agrees_with_torch(size, channels, outputs, kern
     torch.testing.assert_close(
         out.float(), expected, rtol=0, atol={"float16": 1e-2, "float32": 2e-3}[dtype]
     )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_training_gradients_agree_with_grid_sample(dtype, torch):
+    """At SVDN's layer, for what the trainer gives it: channels last, two pictures of a batch."""
+    pytest.importorskip("triton")
+    from train.networks import deform_sample
+    from train.networks.deform_conv import deform_conv2d
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    shapes = (2, 48, 80, 96), (2, 50, 80, 96), (2, 25, 80, 96), (48, 48, 5, 5)
+    kind = getattr(torch, dtype)
+    values = [torch.randn(*shape, generator=generator, device="cuda") for shape in shapes]
+    gradients = []
+    for switched_off in (False, True):
+        given = [v.to(kind).float().requires_grad_() for v in values]
+        narrow = [v.to(kind).contiguous(memory_format=torch.channels_last) for v in given]
+        with contextlib.ExitStack() as stack:
+            if switched_off:
+                stack.enter_context(deform_sample.switched_off())
+                narrow = [v.float() for v in narrow]
+            image, offset, mask, weight = narrow
+            out = deform_conv2d(image, offset, mask.sigmoid(), weight / 35, padding=2)
+        out.float().square().sum().backward()
+        gradients.append([v.grad for v in given])
+    for ours, plain in zip(*gradients, strict=True):
+        error = (ours - plain).norm() / plain.norm()
+        assert error < {"bfloat16": 2e-2, "float32": 1e-4}[dtype]

@@ -10,17 +10,31 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch.nn.functional import pad
 
-from train.networks import deform_sample
+from train.networks import deform_conv, deform_sample
 from train.networks.deform_conv import DeformConv2d, deform_conv2d, output_size
 
-PATHS = ["compiled", "plain"]
+PATHS = ["compiled", "plain", "triton"]
+
+
+def take_triton(monkeypatch):
+    """For float32 and bfloat16, as on a GPU."""
+    gather = deform_conv._gather
+
+    def chosen(*tensors):
+        narrow = tensors[0].dtype != torch.float64
+        return deform_conv._columns_triton if narrow else gather(*tensors)
+
+    monkeypatch.setattr(deform_conv, "_gather", chosen)
 
 
 @pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
-    """Each of the two implementations in turn."""
+    """Each of the three implementations in turn; the GPU's in Triton's interpreter."""
     if request.param == "plain":
         monkeypatch.setattr(deform_sample, "library", lambda: None)
+    elif request.param == "triton":
+        pytest.importorskip("triton")
+        take_triton(monkeypatch)
     elif deform_sample.library() is None:
         pytest.skip("no C compiler here (or EDGE_RESTORE_NO_C is set)")
     return request.param
@@ -188,6 +202,25 @@ def test_compiled_gradients_agree_with_plain_ones(case, monkeypatch):
         gradients.append([v.grad for v in inputs])
     for compiled, plain in zip(*gradients, strict=True):
         torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", [*KERNELS, *STEPS, *GROUPS], ids=str)
+def test_the_gpus_gradients_agree_with_plain_ones(case, monkeypatch):
+    """Of two images, in Triton's interpreter."""
+    pytest.importorskip("triton")
+    values, options = tensors(**{"count": 2, **case})
+    gradients = []
+    for on_gpu in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(deform_sample, "library", lambda: None)
+            if on_gpu:
+                take_triton(patch)
+            inputs = [v.float().requires_grad_() for v in values]
+            found = deform_conv2d(*inputs, **options)
+            found.backward(torch.linspace(-1, 1, found.numel()).view(found.shape))
+            gradients.append([v.grad for v in inputs])
+    for theirs, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(theirs, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_bfloat16_columns_are_rounded_and_nothing_else_is(path):

@@ -6,6 +6,8 @@ tap, taps run row by row, offset groups are outermost; a bilinear corner outside
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,6 +77,30 @@ def _columns_compiled(
     return columns
 
 
+def _columns_triton(
+    image: Tensor, offset: Tensor, mask: Tensor, kernel: Pair, stride: Pair, padding: Pair,
+    dilation: Pair, groups: int,
+) -> Tensor:  # fmt: skip
+    """The same taps by the GPU's kernel."""
+    from train.networks.deform_sample_triton import SampleColumns
+
+    image, offset, mask = (t.permute(0, 2, 3, 1).contiguous() for t in (image, offset, mask))
+    columns: Tensor = SampleColumns.apply(
+        image, offset, mask, kernel, stride, padding, dilation, groups
+    )
+    return columns
+
+
+def _gather(*tensors: Tensor) -> Callable[..., Tensor]:
+    """The fastest of the three that takes an image, offsets and masks like these."""
+    dtypes, device = {t.dtype for t in tensors}, tensors[0].device.type
+    if device == "cuda" and dtypes <= {torch.float32, torch.bfloat16, torch.float16}:
+        return _columns_triton if deform_sample.has_triton() else _columns_grid_sample
+    if device == "cpu" and dtypes <= {torch.float32, torch.bfloat16} and deform_sample.library():
+        return _columns_compiled
+    return _columns_grid_sample
+
+
 def deform_conv2d(
     image: Tensor,
     offset: Tensor,
@@ -128,12 +154,7 @@ def deform_conv2d(
             f"{channels} channels do not fit weight {tuple(weight.shape)} with {groups} groups "
             f"and {offset_groups} offset groups"
         )
-    fast = (
-        image.device.type == "cpu"
-        and {image.dtype, offset.dtype, mask.dtype} <= {torch.float32, torch.bfloat16}
-        and deform_sample.library() is not None
-    )
-    gather = _columns_compiled if fast else _columns_grid_sample
+    gather = _gather(image, offset, mask)
     columns = gather(image, offset, mask, kernel, stride, padding, dilation, offset_groups)
     pixels = size[0] * size[1]
     # One matrix product per group: (N*P, K*C/g) x (K*C/g, Cout/g).

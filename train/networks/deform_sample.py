@@ -12,6 +12,7 @@ import contextvars
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -47,7 +48,7 @@ _switched_off = contextvars.ContextVar("_switched_off", default=False)
 
 @contextlib.contextmanager
 def switched_off() -> Iterator[None]:
-    """Within it, `library` gives None, as on a machine without a C compiler."""
+    """Within it only plain torch is used, as on a machine without a C compiler and Triton."""
     token = _switched_off.set(True)
     try:
         yield
@@ -58,6 +59,14 @@ def switched_off() -> Iterator[None]:
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be had (no compiler, or switched off)."""
     return None if _switched_off.get() else _compiled()
+
+
+def has_triton() -> bool:
+    """Whether the GPU's path (deform_sample_triton.py) can be taken; it comes with torch for CUDA.
+
+    Not within `switched_off`.
+    """
+    return not _switched_off.get() and importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
