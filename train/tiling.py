@@ -153,11 +153,19 @@ def stripes(
     return seen
 
 
+def softened(profile: npt.NDArray[np.floating], deviation: float) -> npt.NDArray[np.floating]:
+    """One period (n, channels) after a Gaussian blur of `deviation` periods, as it repeats."""
+    waves = np.fft.rfftfreq(len(profile), 1 / len(profile))[:, None]
+    kept = np.exp(-2 * (np.pi * deviation * waves) ** 2)
+    return np.fft.irfft(np.fft.rfft(profile, axis=0) * kept, len(profile), axis=0)
+
+
 def striped(picture: Picture, random: np.random.Generator) -> Picture:
     """The picture (H, W, 3) uint8 with stripes on one side of a line, all of it drawn at random.
 
     They repeat about every 4 to 40 pixels, fan out or bend a little, and have two to five levels
-    between two of the picture's colours.
+    between two of the picture's colours. Half of them are soft: waves, as far tiles and fine
+    lines make them, that no motion has blurred.
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -168,13 +176,15 @@ def striped(picture: Picture, random: np.random.Generator) -> Picture:
         (np.cos(angle) * x - np.sin(angle) * y) / reach,
     )
     across += random.uniform(0.0, 0.05) * reach * np.sin(random.uniform(0.0, 6.0) * along)
-    period = 4.0 * 10.0 ** random.random() * (1 + random.uniform(0.0, 0.6) * along)
+    period = 4.0 * 10.0 ** random.random() * (1 + random.uniform(0.0, 0.9) * along)
     phase = across / period + random.random()
     breadth = np.maximum(np.hypot(*np.gradient(phase)), 1e-3)
     darkest, brightest = _darkest_and_brightest(picture, random)
     levels = random.permutation(np.linspace(0.0, 1.0, random.integers(2, 6)))
     field = np.sort(random.integers(1, 48, len(levels) - 1))
     share = levels[np.searchsorted(field, np.arange(48), side="right")][:, None]
+    if random.random() < 0.5:
+        share = softened(share, random.uniform(0.05, 0.3))
     profile = darkest + share * (brightest - darkest)
     seen = stripes(profile.astype(np.float32), phase, breadth)
     turn = random.uniform(0.0, 2 * np.pi)

@@ -1,6 +1,6 @@
 """The deformable kernel on a real GPU: `pytest -m gpu tests/gpu/test_deform_conv.py`.
 
-Not yet run: no GPU was at hand when this was written.
+Run on an H100 with torch 2.11 and Triton 3.6, by cuda-bindings: not yet by PyCUDA.
 """
 
 import contextlib
@@ -104,6 +104,9 @@ def test_training_gradients_agree_with_grid_sample(dtype, torch):
     shapes = (2, 48, 80, 96), (2, 50, 80, 96), (2, 25, 80, 96), (48, 48, 5, 5)
     kind = getattr(torch, dtype)
     values = [torch.randn(*shape, generator=generator, device="cuda") for shape in shapes]
+    # At whole positions there is no derivative, and bfloat16 holds many of them: eighths between.
+    eighths = (8 * values[1]).round()
+    values[1] = torch.where(eighths % 8 == 0, eighths + 1, eighths) / 8
     gradients = []
     for switched_off in (False, True):
         given = [v.to(kind).float().requires_grad_() for v in values]
