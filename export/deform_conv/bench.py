@@ -4,7 +4,7 @@ Compares it, at SVDN's deformable layer, with torchvision's deform_conv2d, with 
 and with the floor: the slower of moving the layer's bytes once at the copy bandwidth that was
 measured here, and doing its operations at the matrix rate that was measured here.
 
-Not yet run on a GPU. Without one it says so and ends with status 2.
+Run on an H100 (docs/results), but for `--tune`. Without a GPU it says so and ends with status 2.
 """
 
 from __future__ import annotations
