@@ -96,23 +96,24 @@ def contenders(
 def _for_a_gpu(
     model: str, network: torch.nn.Module, height: int, width: int
 ) -> dict[str, Callable[[], Restore]]:
-    engines = {
-        "edge_restore, tensorrt": ("tensorrt", "-plugin-fp16"),
-        "TensorRT, GridSample": ("tensorrt", "-gridsample-fp16"),
-        "TensorRT, NVIDIA's plugin in FP32": ("tensorrt", ""),
-        "edge_restore, tensorrt-rtx": ("tensorrt-rtx", "-gridsample-fp16"),
-    }
-    if not (zoo.FOLDER / f"{model}-plugin-fp16.onnx").is_file():  # nothing is deformable
-        engines = {f"edge_restore, {b}": (b, "-fp16") for b in ("tensorrt", "tensorrt-rtx")}
     found: dict[str, Callable[[], Restore]] = {
-        "torch eager on the GPU": lambda: _torch_on_a_gpu(network),
-        "torch eager on the GPU, torchvision": lambda: _torch_on_a_gpu(network, _torchvision()),
-        "torch on the GPU, our kernel, CUDA graph": lambda: _graph_on_a_gpu(network),
+        "torch eager on the GPU": lambda: _torch_on_a_gpu(network)
     }
-    if len(zoo.find(model)) == 1:
-        del found["torch eager on the GPU, torchvision"]
-        graph = found.pop("torch on the GPU, our kernel, CUDA graph")
-        found["torch on the GPU, CUDA graph"] = graph
+    if (zoo.FOLDER / f"{model}-plugin-fp16.onnx").is_file():
+        engines = {
+            "edge_restore, tensorrt": ("tensorrt", "-plugin-fp16"),
+            "TensorRT, GridSample": ("tensorrt", "-gridsample-fp16"),
+            "TensorRT, NVIDIA's plugin in FP32": ("tensorrt", ""),
+            "edge_restore, tensorrt-rtx": ("tensorrt-rtx", "-gridsample-fp16"),
+        }
+        graph = "torch on the GPU, our kernel, CUDA graph"
+        found["torch eager on the GPU, torchvision"] = lambda: _torch_on_a_gpu(
+            network, _torchvision()
+        )
+    else:  # nothing is deformable
+        engines = {f"edge_restore, {b}": (b, "-fp16") for b in ("tensorrt", "tensorrt-rtx")}
+        graph = "torch on the GPU, CUDA graph"
+    found[graph] = lambda: _graph_on_a_gpu(network, height, width)
     for name, (backend, variant) in engines.items():
         found[name] = functools.partial(_engine, backend, f"{model}{variant}", height, width)
     return found
@@ -179,25 +180,20 @@ def _torch_on_a_gpu(network: torch.nn.Module, layer: Any = None) -> Restore:
     return restore
 
 
-def _graph_on_a_gpu(network: torch.nn.Module) -> Restore:
+def _graph_on_a_gpu(network: torch.nn.Module, height: int, width: int) -> Restore:
     """One launch for all kernels, and pinned memory: as fast as torch's own kernels get."""
     moved = _on_a_gpu(network, _with_our_kernel)
-    prepared: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+    host = torch.zeros(height, width, 3, dtype=torch.uint8).pin_memory()
+    image = host.cuda()
+    with torch.cuda.stream(torch.cuda.Stream()):  # compiles, and chooses algorithms
+        for _ in range(3):
+            _levels(moved, image)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        restored = _levels(moved, image)
 
     def restore(pixels: Pixels) -> Pixels:
-        if pixels.shape not in prepared:
-            host = torch.empty(pixels.shape, dtype=torch.uint8).pin_memory()
-            image = host.cuda()
-            beside = torch.cuda.Stream()
-            with torch.cuda.stream(beside):  # compiles, and chooses algorithms
-                for _ in range(3):
-                    _levels(moved, image)
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                restored = _levels(moved, image)
-            prepared[pixels.shape] = graph, host, image, restored
-        graph, host, image, restored = prepared[pixels.shape]
         host.copy_(torch.from_numpy(pixels))
         image.copy_(host, non_blocking=True)
         graph.replay()

@@ -1,8 +1,8 @@
 """The GPU's fast path for deformable taps: `deform_sample.c` once more, for Triton's compiler.
 
 With `grid_sample` the taps of a layer pass through the GPU's memory ten times, in float32; here
-once, in the type that is multiplied. The kernels are plain Python functions, so that the tests can
-give them to Triton's interpreter where there is no GPU.
+once, in the type that is multiplied. The kernel is a plain Python function, so that the tests can
+give it to Triton's interpreter where there is no GPU.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ PIXELS, PIXELS_INTERPRETED = 64, 2048
 pays for each statement."""
 
 
-def sample_forward(
-    image, offset, mask, columns, places, height, width, channels, out_height, out_width, taps,
-    taps_x, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups,
-    PIXELS: tl.constexpr, CHANNELS: tl.constexpr, ALIGN: tl.constexpr,
+def sample(
+    image, offset, mask, columns, grad_image, grad_offset, grad_mask, places, height, width,
+    channels, out_height, out_width, taps, taps_x, stride_y, stride_x, pad_y, pad_x, dilation_y,
+    dilation_x, groups, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, ALIGN: tl.constexpr,
+    BACKWARD: tl.constexpr,
 ):  # fmt: skip
-    """columns[n, p, k, c] = mask * bilinear(image); see `SampleColumns` for the shapes.
+    """columns[n, p, k, c] = mask * bilinear(image), or the gradients; shapes as `SampleColumns`.
 
+    Backward, `columns` hold their gradient; `grad_image` is added to, the other two are written,
+    all in float32. Forward, these three are left alone.
     Programs: blocks of the `places` = N*Ho*Wo output pixels, taps, offset groups. CHANNELS is a
     power of two that holds a group's, ALIGN divides their number.
     """
@@ -53,83 +56,47 @@ def sample_forward(
     c = tl.arange(0, CHANNELS)
     own = channels // groups // ALIGN * ALIGN  # which tells the compiler
     channels = channels // ALIGN * ALIGN
-    total = tl.full((PIXELS, CHANNELS), 0.0, tl.float32)
+    first = (p.to(tl.int64) * taps + tap) * channels + group * own
+    taken = columns + first[:, None] + c[None, :]
+    all_of_it = exists[:, None] & (c < own)[None, :]
+    if BACKWARD:
+        grad = tl.load(taken, mask=all_of_it, other=0.0).to(tl.float32)
+        by_mask = tl.full((PIXELS,), 0.0, tl.float32)
+        by_y = tl.full((PIXELS,), 0.0, tl.float32)
+        by_x = tl.full((PIXELS,), 0.0, tl.float32)
+    else:
+        total = tl.full((PIXELS, CHANNELS), 0.0, tl.float32)
     for corner in tl.static_range(4):
         yy = top.to(tl.int32) + corner // 2
         xx = left.to(tl.int32) + corner % 2
         weight_y = down if corner // 2 else 1 - down
         weight_x = right if corner % 2 else 1 - right
         there = exists & inside & (yy >= 0) & (yy < height) & (xx >= 0) & (xx < width)
-        first = ((n.to(tl.int64) * height + yy) * width + xx) * channels + group * own
-        value = tl.load(
-            image + first[:, None] + c[None, :], mask=there[:, None] & (c < own)[None, :], other=0.0
-        )
-        total += (weight_y * weight_x)[:, None] * value.to(tl.float32)
-    first = (p.to(tl.int64) * taps + tap) * channels + group * own
-    tl.store(
-        columns + first[:, None] + c[None, :], (m[:, None] * total).to(columns.dtype.element_ty),
-        mask=exists[:, None] & (c < own)[None, :],
-    )  # fmt: skip
-
-
-def sample_backward(
-    image, offset, mask, grad_columns, grad_image, grad_offset, grad_mask, places, height, width,
-    channels, out_height, out_width, taps, taps_x, stride_y, stride_x, pad_y, pad_x, dilation_y,
-    dilation_x, groups, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, ALIGN: tl.constexpr,
-):  # fmt: skip
-    """The gradients of `sample_forward`, float32: `grad_image` is added to, the others written."""
-    tap, group = tl.program_id(1), tl.program_id(2)
-    p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    exists = p < places
-    n = p // (out_height * out_width)
-    row = p % (out_height * out_width) // out_width
-    column = p % out_width
-    at = (p.to(tl.int64) * groups + group) * taps + tap
-    y = tl.load(offset + 2 * at, mask=exists, other=0.0).to(tl.float32)
-    x = tl.load(offset + 2 * at + 1, mask=exists, other=0.0).to(tl.float32)
-    y += (row * stride_y - pad_y + tap // taps_x * dilation_y).to(tl.float32)
-    x += (column * stride_x - pad_x + tap % taps_x * dilation_x).to(tl.float32)
-    m = tl.load(mask + at, mask=exists, other=0.0).to(tl.float32)
-    inside = (y > -1) & (x > -1) & (y < height) & (x < width)
-    y, x = tl.where(inside, y, 0.0), tl.where(inside, x, 0.0)
-    top, left = tl.floor(y), tl.floor(x)
-    down, right = y - top, x - left
-    c = tl.arange(0, CHANNELS)
-    own = channels // groups // ALIGN * ALIGN  # which tells the compiler
-    channels = channels // ALIGN * ALIGN
-    first = (p.to(tl.int64) * taps + tap) * channels + group * own
-    grad = tl.load(
-        grad_columns + first[:, None] + c[None, :],
-        mask=exists[:, None] & (c < own)[None, :], other=0.0,
-    ).to(tl.float32)  # fmt: skip
-    by_mask = tl.full((PIXELS,), 0.0, tl.float32)
-    by_y = tl.full((PIXELS,), 0.0, tl.float32)
-    by_x = tl.full((PIXELS,), 0.0, tl.float32)
-    for corner in tl.static_range(4):
-        yy = top.to(tl.int32) + corner // 2
-        xx = left.to(tl.int32) + corner % 2
-        weight_y = down if corner // 2 else 1 - down
-        weight_x = right if corner % 2 else 1 - right
-        there = exists & inside & (yy >= 0) & (yy < height) & (xx >= 0) & (xx < width)
-        first = ((n.to(tl.int64) * height + yy) * width + xx) * channels + group * own
         where = there[:, None] & (c < own)[None, :]
+        first = ((n.to(tl.int64) * height + yy) * width + xx) * channels + group * own
         value = tl.load(image + first[:, None] + c[None, :], mask=where, other=0.0).to(tl.float32)
-        seen = tl.reduce(grad * value, 1, tl.standard._sum_combine)
-        by_mask += weight_y * weight_x * seen
-        by_y += weight_x * seen * (1.0 if corner // 2 else -1.0)
-        by_x += weight_y * seen * (1.0 if corner % 2 else -1.0)
-        tl.atomic_add(
-            grad_image + first[:, None] + c[None, :],
-            (m * weight_y * weight_x)[:, None] * grad, mask=where, sem="relaxed",
-        )  # fmt: skip
-    tl.store(grad_mask + at, by_mask, mask=exists)
-    tl.store(grad_offset + 2 * at, m * by_y, mask=exists)
-    tl.store(grad_offset + 2 * at + 1, m * by_x, mask=exists)
+        if BACKWARD:
+            seen = tl.reduce(grad * value, 1, tl.standard._sum_combine)
+            by_mask += weight_y * weight_x * seen
+            by_y += weight_x * seen * (1.0 if corner // 2 else -1.0)
+            by_x += weight_y * seen * (1.0 if corner % 2 else -1.0)
+            tl.atomic_add(
+                grad_image + first[:, None] + c[None, :],
+                (m * weight_y * weight_x)[:, None] * grad, mask=where, sem="relaxed",
+            )  # fmt: skip
+        else:
+            total += (weight_y * weight_x)[:, None] * value
+    if BACKWARD:
+        tl.store(grad_mask + at, by_mask, mask=exists)
+        tl.store(grad_offset + 2 * at, m * by_y, mask=exists)
+        tl.store(grad_offset + 2 * at + 1, m * by_x, mask=exists)
+    else:
+        tl.store(taken, (m[:, None] * total).to(columns.dtype.element_ty), mask=all_of_it)
 
 
 @functools.cache
-def _kernel(function: Any, *, on_gpu: bool) -> Any:
-    return triton.jit(function) if on_gpu else InterpretedFunction(function)
+def _kernel(*, on_gpu: bool) -> Any:
+    return triton.jit(sample) if on_gpu else InterpretedFunction(sample)
 
 
 class SampleColumns(torch.autograd.Function):
@@ -159,8 +126,9 @@ class SampleColumns(torch.autograd.Function):
         ctx.block = {
             "PIXELS": pixels, "CHANNELS": triton.next_power_of_2(own), "ALIGN": math.gcd(own, 8),
         }  # fmt: skip
-        run = _kernel(sample_forward, on_gpu=image.is_cuda)[ctx.grid]
-        run(image, offset, mask, columns, *ctx.scalars, **ctx.block)
+        run = _kernel(on_gpu=image.is_cuda)[ctx.grid]
+        unused = [columns] * 3
+        run(image, offset, mask, columns, *unused, *ctx.scalars, **ctx.block, BACKWARD=False)
         ctx.save_for_backward(image, offset, mask)
         return columns
 
@@ -169,8 +137,9 @@ class SampleColumns(torch.autograd.Function):
         image, offset, mask = ctx.saved_tensors
         grads = [torch.empty_like(t, dtype=torch.float32) for t in (image, offset, mask)]
         grads[0].zero_()
-        run = _kernel(sample_backward, on_gpu=image.is_cuda)[ctx.grid]
-        run(image, offset, mask, grad_columns.contiguous(), *grads, *ctx.scalars, **ctx.block)
+        run = _kernel(on_gpu=image.is_cuda)[ctx.grid]
+        given = image, offset, mask, grad_columns.contiguous()
+        run(*given, *grads, *ctx.scalars, **ctx.block, BACKWARD=True)
         grad_image, grad_offset, grad_mask = (
             grad.to(t.dtype) for grad, t in zip(grads, ctx.saved_tensors, strict=True)
         )
