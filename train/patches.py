@@ -20,6 +20,7 @@ from edge_restore.errors import DataError
 from train.blur import BlurModel, Exposure
 from train.pack import Pack, Picture
 from train.recipe import Recipe
+from train.soften import defocused, subsampled
 from train.tiling import striped, tiled
 
 DETAIL = 5.0
@@ -229,9 +230,12 @@ class PatchSource:
         data = self._data
         patches = _draw(scenes, count, side, self._random, data.zoom, data.smooth)
         for i in range(count):
-            for share, lay in ((data.tiled, tiled), (data.striped, striped)):
+            for share, alter in (
+                (data.tiled, tiled), (data.striped, striped),
+                (data.defocused, defocused), (data.subsampled, subsampled),
+            ):  # fmt: skip
                 if share and self._random.random() < share and len(scenes[0]) == 1:
-                    patches[i, 0] = lay(patches[i, 0], self._random)
+                    patches[i, 0] = alter(patches[i, 0], self._random)
             patches[i] = _turned(patches[i], self._random)
         return patches
 

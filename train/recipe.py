@@ -47,6 +47,8 @@ class DataRecipe:
     `smooth`: share of patches taken as they come; the others are to have some detail.
     `tiled`, `striped`: shares of the patches of sharp pictures over which tiles in perspective and
     stripes are laid (train/tiling.py).
+    `subsampled`, `defocused`: shares of them whose colour has half the resolution, and which are
+    partly out of focus, before they are blurred (train/soften.py).
     """
 
     patch: int = 96
@@ -55,6 +57,8 @@ class DataRecipe:
     smooth: float = 0.0
     tiled: float = 0.0
     striped: float = 0.0
+    subsampled: float = 0.0
+    defocused: float = 0.0
     later: tuple[Crop, ...] = ()
 
     def crop(self, step: int) -> tuple[int, int]:
@@ -67,7 +71,7 @@ class DataRecipe:
         found = []
         if self.zoom < 1:
             found.append(f"'data.zoom' is {self.zoom}, not 1 or more")
-        for share in ("smooth", "tiled", "striped"):
+        for share in ("smooth", "tiled", "striped", "subsampled", "defocused"):
             if getattr(self, share) > 1:
                 found.append(f"'data.{share}' is {getattr(self, share)}, and a share is at most 1")
         return found

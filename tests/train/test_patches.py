@@ -151,8 +151,8 @@ def test_a_share_of_the_patches_may_be_smooth():
     assert flat(1.0) == pytest.approx(1 / 2, abs=0.1)
 
 
-@pytest.mark.parametrize("kind", ["tiled", "striped"])
-def test_tiles_and_stripes_are_laid_over_a_share_of_the_patches(kind, monkeypatch):
+@pytest.mark.parametrize("kind", ["tiled", "striped", "defocused", "subsampled"])
+def test_a_share_of_the_patches_is_altered(kind, monkeypatch):
     class Scenes:
         train, train_pairs = [np.full((200, 200, 3), 90, np.uint8)], []
 

@@ -42,13 +42,16 @@ def test_all_mistakes_are_reported_together():
 
 
 def test_zoom_and_shares_are_bounded():
-    table = {"network": "svdn", "data": {"zoom": 0.5, "smooth": 1.5, "tiled": 2.0, "striped": 3.0}}
+    data = {"zoom": 0.5, "smooth": 1.5, "tiled": 2.0, "striped": 3.0}
+    table = {"network": "svdn", "data": {**data, "subsampled": 4.0, "defocused": 5.0}}
     with pytest.raises(RecipeError) as caught:
         parse(table)
     assert "'data.zoom' is 0.5, not 1 or more" in str(caught.value)
     assert "'data.smooth' is 1.5, and a share is at most 1" in str(caught.value)
     assert "'data.tiled' is 2.0, and a share is at most 1" in str(caught.value)
     assert "'data.striped' is 3.0, and a share is at most 1" in str(caught.value)
+    assert "'data.subsampled' is 4.0, and a share is at most 1" in str(caught.value)
+    assert "'data.defocused' is 5.0, and a share is at most 1" in str(caught.value)
     assert "missing key 'optimiser'" in str(caught.value)  # beside all other mistakes
 
 
