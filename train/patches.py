@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -231,7 +232,7 @@ class PatchSource:
         patches = _draw(scenes, count, side, self._random, data.zoom, data.smooth)
         for i in range(count):
             for share, alter in (
-                (data.tiled, tiled), (data.striped, striped),
+                (data.tiled, tiled), (data.striped, partial(striped, waves=data.waves)),
                 (data.defocused, defocused), (data.subsampled, subsampled),
             ):  # fmt: skip
                 if share and self._random.random() < share and len(scenes[0]) == 1:

@@ -46,7 +46,7 @@ class DataRecipe:
     less; the two are drawn apart, so that things are also stretched. 1 leaves pictures as they are.
     `smooth`: share of patches taken as they come; the others are to have some detail.
     `tiled`, `striped`: shares of the patches of sharp pictures over which tiles in perspective and
-    stripes are laid (train/tiling.py).
+    stripes are laid (train/tiling.py). `waves`: share of the stripes that are soft.
     `subsampled`, `defocused`: shares of them whose colour has half the resolution, and which are
     partly out of focus, before they are blurred (train/soften.py).
     """
@@ -57,6 +57,7 @@ class DataRecipe:
     smooth: float = 0.0
     tiled: float = 0.0
     striped: float = 0.0
+    waves: float = 0.5
     subsampled: float = 0.0
     defocused: float = 0.0
     later: tuple[Crop, ...] = ()
@@ -71,7 +72,7 @@ class DataRecipe:
         found = []
         if self.zoom < 1:
             found.append(f"'data.zoom' is {self.zoom}, not 1 or more")
-        for share in ("smooth", "tiled", "striped", "subsampled", "defocused"):
+        for share in ("smooth", "tiled", "striped", "waves", "subsampled", "defocused"):
             if getattr(self, share) > 1:
                 found.append(f"'data.{share}' is {getattr(self, share)}, and a share is at most 1")
         return found

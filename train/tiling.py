@@ -160,12 +160,12 @@ def softened(profile: npt.NDArray[np.floating], deviation: float) -> npt.NDArray
     return np.fft.irfft(np.fft.rfft(profile, axis=0) * kept, len(profile), axis=0)
 
 
-def striped(picture: Picture, random: np.random.Generator) -> Picture:
+def striped(picture: Picture, random: np.random.Generator, waves: float = 0.5) -> Picture:
     """The picture (H, W, 3) uint8 with stripes on one side of a line, all of it drawn at random.
 
     They repeat about every 4 to 40 pixels, fan out or bend a little, and have two to five levels
-    between two of the picture's colours. Half of them are soft: waves, as far tiles and fine
-    lines make them, that no motion has blurred.
+    between two of the picture's colours. A share of `waves` is soft, as far tiles and fine lines
+    are though no motion has blurred them.
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -183,7 +183,7 @@ def striped(picture: Picture, random: np.random.Generator) -> Picture:
     levels = random.permutation(np.linspace(0.0, 1.0, random.integers(2, 6)))
     field = np.sort(random.integers(1, 48, len(levels) - 1))
     share = levels[np.searchsorted(field, np.arange(48), side="right")][:, None]
-    if random.random() < 0.5:
+    if random.random() < waves:
         share = softened(share, random.uniform(0.05, 0.3))
     profile = darkest + share * (brightest - darkest)
     seen = stripes(profile.astype(np.float32), phase, breadth)

@@ -156,7 +156,7 @@ def test_a_share_of_the_patches_is_altered(kind, monkeypatch):
     class Scenes:
         train, train_pairs = [np.full((200, 200, 3), 90, np.uint8)], []
 
-    monkeypatch.setattr(patches, kind, lambda picture, _: np.full_like(picture, 7))
+    monkeypatch.setattr(patches, kind, lambda picture, *_, **__: np.full_like(picture, 7))
 
     def changed(share):
         table = as_table(plain())

@@ -117,3 +117,16 @@ def test_a_softened_profile_is_its_circular_gaussian_blur():
     np.testing.assert_allclose(soft[24:72], steps, atol=5e-3)
     assert soft.mean() == pytest.approx(0.5)
     assert soft[0] == pytest.approx(soft[47], abs=1e-6)  # the other step, where the period ends
+
+
+def test_a_share_of_the_stripes_is_soft():
+    """Hard ones jump from level to level, which the mean over many pictures shows."""
+    picture = np.random.default_rng(0).integers(120, 136, (96, 96, 3)).astype(np.uint8)
+
+    def steepness(waves):
+        seen = [striped(picture, np.random.default_rng(s), waves).astype(int) for s in range(60)]
+        return np.mean([np.abs(np.diff(each, axis=1)).max() / np.ptp(each) for each in seen])
+
+    hard, some, soft = steepness(0.0), steepness(0.5), steepness(1.0)
+    assert soft < 0.9 * hard
+    assert soft + 0.2 * (hard - soft) < some < hard - 0.2 * (hard - soft)
