@@ -42,9 +42,10 @@ def test_all_restore_the_same_picture(found):
     made, left_out = found
     assert contenders.EAGER in made
     assert len(made) + len(left_out) == 16
-    frame = photo.scaled(48, 64)
+    wide = photo.scaled(48, 70).astype(np.float32)
+    frame = np.mean([wide[:, i : i + 64] for i in range(7)], axis=0).round().astype(np.uint8)
     expected = made[contenders.EAGER](frame)
-    assert psnr(expected, frame) < 60
+    assert psnr(expected, frame) < 40  # what came sharp would be left alone
     for name, restore in made.items():
         picture = restore(frame)
         assert picture.shape == frame.shape and picture.dtype == np.uint8
