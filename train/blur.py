@@ -234,16 +234,20 @@ def _blobs(count: int, size: tuple[int, int], like: Tensor, generator: torch.Gen
     return torch.sigmoid((field - 0.35) * gradient)
 
 
-def _softened(linear: Tensor, deviation: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) after Gaussian blurs of `deviation` (B,) pixels, 0 for none."""
+def softened(linear: Tensor, deviation: Tensor, reach: int = 3) -> Tensor:
+    """Pictures (B, C, H, W) after Gaussian blurs of `deviation` (B,) pixels, 0 for none.
+
+    Of 2 * reach + 1 taps; mirrored outside, so `reach` is less than either side.
+    """
     count, channels, height, width = linear.shape
-    x = torch.arange(-3, 4, device=linear.device, dtype=linear.dtype)
+    x = torch.arange(-reach, reach + 1, device=linear.device, dtype=linear.dtype)
     weights = torch.exp(-0.5 * (x / deviation.clamp(min=1e-3)[:, None]).square())
     weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, 0)
-    planes = F.pad(linear, (3, 3, 3, 3), mode="reflect").reshape(1, -1, height + 6, width + 6)
+    planes = F.pad(linear, 4 * (reach,), mode="reflect")
+    planes = planes.reshape(1, -1, height + 2 * reach, width + 2 * reach)
     groups = count * channels
-    planes = F.conv2d(planes, weights.view(groups, 1, 1, 7), groups=groups)
-    planes = F.conv2d(planes, weights.view(groups, 1, 7, 1), groups=groups)
+    planes = F.conv2d(planes, weights.view(groups, 1, 1, -1), groups=groups)
+    planes = F.conv2d(planes, weights.view(groups, 1, -1, 1), groups=groups)
     return planes.view(linear.shape)
 
 
@@ -269,7 +273,7 @@ def expose(
     linear = to_linear(sharp)
     if model.softness:
         deviation = uniform((count,), 0.0, model.softness, sharp, generator)
-        linear = _softened(linear, deviation)
+        linear = softened(linear, deviation)
     linear = overexposed(linear, model.highlights, model.exposure, generator)
     # The layer in front shows the batch's next picture (or this one), mirrored, through a shape.
     moving = (uniform((count,), 0.0, 1.0, sharp, generator) < model.layers) & ~still

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from train.blur import softened
+
 Picture = npt.NDArray[np.uint8]
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -44,15 +46,6 @@ def subsampled(picture: Picture, random: np.random.Generator) -> Picture:
     return _picture(luma + colour[..., : size[0], : size[1]])
 
 
-def _gaussian(planes: Tensor, deviation: float) -> Tensor:
-    reach = min(int(np.ceil(3 * deviation)), min(planes.shape[-2:]) - 1)
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation).square())
-    taps = (taps / taps.sum()).repeat(3, 1)
-    planes = F.pad(planes, 4 * (reach,), mode="reflect")
-    planes = F.conv2d(planes, taps.view(3, 1, 1, -1), groups=3)
-    return F.conv2d(planes, taps.view(3, 1, -1, 1), groups=3)
-
-
 def defocused(picture: Picture, random: np.random.Generator) -> Picture:
     """The picture (H, W, 3) uint8, out of focus on one side of a line, all of it drawn at random.
 
@@ -65,5 +58,6 @@ def defocused(picture: Picture, random: np.random.Generator) -> Picture:
     place = np.quantile(side, random.uniform(0.1, 0.8))
     share = 1 / (1 + np.exp(-np.clip((side - place) / (0.25 * 100 ** random.random()), -30, 30)))
     planes = _planes(picture)
-    soft = _gaussian(planes, 0.4 * 5.0 ** random.random())
+    deviation = torch.tensor([0.4 * 5.0 ** random.random()])
+    soft = softened(planes, deviation, min(6, height - 1, width - 1))
     return _picture(torch.lerp(planes, soft, torch.from_numpy(share)[None, None].float()))

@@ -13,10 +13,10 @@ from train.blur import (
     BlurModel,
     _groups,
     _instants,
-    _softened,
     _warp,
     expose,
     paths,
+    softened,
 )
 from train.colour import to_linear, to_srgb
 
@@ -90,11 +90,11 @@ def test_the_truth_is_in_the_middle_of_the_light(length):
 def test_softness_is_a_gaussian_that_the_truth_shares():
     sharp = torch.zeros(1, 3, 33, 33)
     sharp[..., 16, 16] = 1.0
-    spread = _softened(sharp, torch.tensor([0.7]))[0, 0]
+    spread = softened(sharp, torch.tensor([0.7]))[0, 0]
     assert spread.sum().item() == pytest.approx(1.0, abs=1e-5)
     variance = (spread.sum(dim=0) * (torch.arange(33.0) - 16).square()).sum().item()
     assert variance == pytest.approx(0.49, abs=0.01)
-    assert torch.equal(_softened(sharp, torch.zeros(1)), sharp)
+    assert torch.equal(softened(sharp, torch.zeros(1)), sharp)
     model = BlurModel(still=1.0, softness=2.0, **QUIET)
     blurred, truth, _ = expose(sharp, model, generator(1))
     assert torch.equal(blurred, truth)
