@@ -6,14 +6,12 @@ A network that has met only crisp truths takes every soft edge for a motion and 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from train.blur import softened
-
-Picture = npt.NDArray[np.uint8]
+from train.pack import Picture
 
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601), as JPEG has them."""
