@@ -11,19 +11,37 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edge_restore.backends.restorer import Restorer
-from edge_restore.errors import InternalError
+from edge_restore.errors import InternalError, UserError
 from edge_restore.frames import Frame, StageClock
-from edge_restore.sinks import Sink
+from edge_restore.sinks import PartSink, Sink
 from edge_restore.sources import Source
 
 STAGES = ("decode", "queue", "restore", "encode", "total")
 """What is timed for each frame. "queue" is all waiting: before restore and before encode."""
 
+_LOST = {"decode": "not decoded", "restore": "not restored", "encode": "not written"}
+"""The stages in order, and what is the matter with a frame that is lost when one fails."""
+
 _SIGNAL_SECONDS = 0.1
 """How late a signal may be handled, at most."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stream ended before its source did.
+
+    Attributes:
+        frame: index of the first frame that is not in the output.
+        error: what happened.
+    """
+
+    frame: int
+    error: UserError
 
 
 @dataclass
@@ -32,12 +50,14 @@ class StreamResult:
 
     Attributes:
         frames_in: frames that the source gave.
-        frames_out: frames that the sink took.
-        drops: frames lost on the way, by cause: "interrupted".
+        frames_out: frames that the output holds.
+        drops: frames lost on the way, by cause: "interrupted", "not restored", "not written".
         stages: time of each frame in each of `STAGES`, in milliseconds, in order of the frames
-            that the sink took.
+            that the sink took. Those that it took and could not write are among them.
         wall_seconds: from the first frame's decoding to the published output.
         interrupted: whether the stream was stopped before the source's end.
+        failure: why it ended early by itself; None when it did not.
+        output: where the output is; None when there is none.
         warnings: what went wrong without ending the stream, for people to read.
     """
 
@@ -47,6 +67,8 @@ class StreamResult:
     stages: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
     wall_seconds: float = 0.0
     interrupted: bool = False
+    failure: Failure | None = None
+    output: Path | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -62,8 +84,11 @@ def run(
     """Restore a stream from `source` to `sink`.
 
     The restorer is opened before the first frame is decoded, so that its preparations count for no
-    frame's time, and closed at the end. The sink is finished at the end, and also when `stop` was
-    set; it is aborted when anything fails. The source stays the caller's to close.
+    frame's time, and closed at the end. The source stays the caller's to close.
+
+    The sink is finished at the end, when `stop` was set, and also when a stage fails in
+    mid-stream: the frames before it are an output of their own, and `StreamResult.failure` says
+    why there are no more. It is aborted when no frame came so far.
 
     Args:
         source: gives the frames; iterated in a thread of its own.
@@ -75,21 +100,48 @@ def run(
             restorer are dropped as "interrupted", those restored are written.
 
     Raises:
-        Exception: the first one that a source, restorer, sink or `on_frame` raised, after all
-            threads have ended.
+        UserError: a stage failed before a frame was written.
+        Exception: a source, restorer, sink or `on_frame` raised what no user can have caused. All
+            threads have ended and the sink is finished with the frames so far.
     """
     stages = _Stages(source, restorer, sink, queue_size, on_frame, stop or threading.Event())
     try:
         result = stages.run()
-        sink.finish()
+        if stages.error is not None and not result.frames_out:
+            raise stages.error
+        _finish(sink, result, stages.error)
     except BaseException:
         sink.abort()
         raise
+    if stages.error is not None and not isinstance(stages.error, UserError):
+        raise stages.error
     result.wall_seconds = (time.perf_counter_ns() - stages.begun) / 1e9
     result.warnings = [*source.warnings, *sink.warnings]
     if result.frames_in != result.frames_out + sum(result.drops.values()):
         raise InternalError(f"frames were lost without a cause: {result}")
     return result
+
+
+def _finish(sink: Sink, result: StreamResult, error: Exception | None) -> None:
+    """Publish the sink's frames, and say in `result` which there are and why no others."""
+    taken = result.frames_out
+    kept = taken
+    try:
+        if not isinstance(sink, PartSink):
+            result.output = sink.finish()
+        else:
+            part = error is not None or result.interrupted
+            result.output = sink.finish_part() if part else sink.finish()
+            kept = sink.frames_written
+            error = error or sink.failure
+    except UserError as failure:
+        kept, error = 0, error or failure
+        sink.abort()
+    if kept < taken:
+        result.frames_out = kept
+        result.drops["not written"] = result.drops.get("not written", 0) + taken - kept
+    if isinstance(error, UserError):
+        result.failure = Failure(result.frames_out, error)
 
 
 class _Queue:
@@ -161,14 +213,23 @@ class _Stages:
         self._decoded = _Queue(queue_size)
         self._restored = _Queue(queue_size)
         self._ready = threading.Event()
-        self._errors: list[BaseException] = []
+        self._errors: dict[str, Exception] = {}
         self._drops: Counter[str] = Counter()
         self._result = StreamResult()
 
+    @property
+    def error(self) -> Exception | None:
+        """What ended the stream early: a bug of ours, or the failure after which nothing came."""
+        for error in self._errors.values():
+            if not isinstance(error, UserError):
+                return error
+        # Frames before a stage's failure go on to the next one, which may fail at an earlier frame.
+        return next((self._errors[s] for s in reversed(_LOST) if s in self._errors), None)
+
     def run(self) -> StreamResult:
         threads = [
-            threading.Thread(target=self._guarded, args=(stage,), name=stage.__name__.strip("_"))
-            for stage in (self._decode, self._restore, self._encode)
+            threading.Thread(target=self._guarded, args=(name, stage), name=name)
+            for name, stage in zip(_LOST, (self._decode, self._restore, self._encode), strict=True)
         ]
         for thread in threads:
             thread.start()
@@ -179,27 +240,34 @@ class _Stages:
                     # before the wait, does not end it, and would be handled after the last frame.
                     thread.join(_SIGNAL_SECONDS)
         except BaseException:  # a second Ctrl-C, say: end at once, but leave no thread behind
-            self._fail()
+            self._decoded.refuse()
+            self._restored.refuse()
+            self._ready.set()
             for thread in threads:
                 thread.join()
             raise
-        if self._errors:
-            raise self._errors[0]
+        lost = self._result.frames_in - self._result.frames_out - sum(self._drops.values())
+        for stage in reversed(_LOST):
+            if stage in self._errors and lost:
+                self._drops[_LOST[stage]] += lost
+                break
         self._result.drops = dict(self._drops)
         return self._result
 
-    def _guarded(self, stage: Callable[[], None]) -> None:
+    def _guarded(self, name: str, stage: Callable[[], None]) -> None:
+        """Run a stage. Where it fails those after it do what they have, those before it end."""
         try:
             stage()
-        except BaseException as error:
-            self._errors.append(error)
-            self._fail()
-
-    def _fail(self) -> None:
-        """Let every thread fall through to its end."""
-        self._decoded.refuse()
-        self._restored.refuse()
-        self._ready.set()
+        except Exception as error:
+            self._errors[name] = _explained(error, name)
+        finally:
+            if name == "encode":
+                self._restored.refuse()
+            if name != "decode":
+                self._decoded.refuse()
+                self._restored.end()
+            self._decoded.end()
+            self._ready.set()
 
     def _decode(self) -> None:
         self._ready.wait()
@@ -214,26 +282,39 @@ class _Stages:
                 if self._stop.is_set():
                     self._result.interrupted = True
                     break
-        self._decoded.end()
 
     def _restore(self) -> None:
         restorer, info = self._restorer, self._source.info
+        restored = 0
         try:
             restorer.open(info.height, info.width)
             self._ready.set()
-            for frame in self._decoded:
-                if self._stop.is_set():
-                    self._drops["interrupted"] += 1
-                    self._result.interrupted = True
-                    continue
-                restorer.submit(frame)
-                while (restored := restorer.collect()) is not None:
-                    self._restored.put(restored)
-            for restored in restorer.flush():
-                self._restored.put(restored)
+            try:
+                for frame in self._decoded:
+                    if self._stop.is_set():
+                        self._drops["interrupted"] += 1
+                        self._result.interrupted = True
+                        continue
+                    restorer.submit(frame)
+                    while (done := restorer.collect()) is not None:
+                        self._restored.put(done)
+                        restored += 1
+            except UserError:
+                self._save_frames_before(restored)
+                raise
+            for done in restorer.flush():
+                self._restored.put(done)
         finally:
             restorer.close()
-        self._restored.end()
+
+    def _save_frames_before(self, following: int) -> None:
+        """Take the frames that were under way in the restorer when it failed at a later one."""
+        with suppress(Exception):
+            for done in self._restorer.flush():
+                if done.index != following:
+                    return
+                self._restored.put(done)
+                following += 1
 
     def _encode(self) -> None:
         for frame in self._restored:
@@ -243,6 +324,26 @@ class _Stages:
                 self._result.stages[stage].append(milliseconds)
             if self._on_frame is not None:
                 self._on_frame(frame)
+
+
+def _explained(error: Exception, stage: str) -> Exception:
+    """What the machine refused, as a user's error; anything else as it is."""
+    if isinstance(error, MemoryError):
+        explained = UserError(
+            "the memory ran out",
+            expected="room for a few frames in each stage",
+            mend="close other programs, or restore smaller frames",
+        )
+    elif isinstance(error, OSError):
+        explained = UserError(
+            f"the stage '{stage}' failed: {error.strerror or error}",
+            expected="files and devices that stay readable and writable",
+            mend="check the disk and the file it names, then run again",
+        )
+    else:
+        return error
+    explained.__cause__ = error
+    return explained
 
 
 def _times(clock: StageClock) -> dict[str, float]:

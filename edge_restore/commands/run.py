@@ -8,15 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
-from edge_restore.errors import OptionError
+from edge_restore.errors import OptionError, SinkError, UserError
 
 if TYPE_CHECKING:
+    from edge_restore.frames import Frame
+    from edge_restore.pipeline import StreamResult
     from edge_restore.report.latency_report import LatencyReport
 
 DAMAGED_SOURCE = 2
@@ -46,8 +48,12 @@ def run(options: argparse.Namespace) -> int:
     """Restore a video.
 
     Size, frame times, rotation, colours, sound and tags are those of SOURCE. The output appears
-    under its name when it is complete. Ctrl-C ends early: the frames restored so far are kept as
-    a playable file; a second Ctrl-C ends at once and keeps nothing.
+    under its name when it is complete.
+
+    A run that ends early keeps the frames restored so far as a playable file: on Ctrl-C, and with
+    exit code 2 when SOURCE cannot be read further, the disk is full or the model fails. Where an
+    older file has the output's name, it stays and the part is put beside it (out.partial.mp4). A
+    second Ctrl-C ends at once and keeps nothing.
     """
     from edge_restore import pipeline
     from edge_restore.files import check_writable
@@ -65,9 +71,12 @@ def run(options: argparse.Namespace) -> int:
         with _stop_on_signal() as stop:
             sink = open_sink(options.out, info, source_path=Path(options.source))
             with Progress(info.frames, "restoring") as progress:
-                result = pipeline.run(
-                    source, restorer, sink, on_frame=lambda _: progress.advance(), stop=stop.event
-                )
+
+                def show(_: Frame) -> None:
+                    with suppress(OSError):  # a terminal that is gone is no reason to end
+                        progress.advance()
+
+                result = pipeline.run(source, restorer, sink, on_frame=show, stop=stop.event)
         report = run_report(
             result,
             source=str(options.source),
@@ -77,15 +86,24 @@ def run(options: argparse.Namespace) -> int:
         damaged = bool(source.warnings)
     for warning in result.warnings:
         print(f"edge-restore: warning: {warning}", file=sys.stderr)
-    if options.report:
-        _write_report(report, options.report)
+    unwritten = _write_report(report, options.report) if options.report else None
+    if result.failure is not None:
+        print(
+            f"edge-restore: error: the run ended early at frame {result.failure.frame}: "
+            f"{result.failure.error}",
+            file=sys.stderr,
+        )
+    print(_outcome(options.out, result), file=sys.stderr)
+    if unwritten is not None:
+        print(f"edge-restore: error: {unwritten}", file=sys.stderr)
     if options.json:
         print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
     else:
         print(table(result.stages))
         print(f"{report.frames_per_second:.2f} frames/s by {restorer.name}, {restorer.card.name}")
         _print_accounts(report)
-    print(_outcome(options.out, report), file=sys.stderr)
+    if result.failure is not None or unwritten is not None:
+        return UserError.exit_code
     if result.interrupted:
         return 128 + stop.signal_number
     return DAMAGED_SOURCE if damaged else 0
@@ -138,14 +156,25 @@ def _check_report(options: argparse.Namespace) -> None:
     check_writable(path)
 
 
-def _write_report(report: LatencyReport, path: Path) -> None:
+def _write_report(report: LatencyReport, path: Path) -> UserError | None:
+    """Write the report; why it cannot be written, which does not concern the video."""
     from edge_restore.files import write_text
     from edge_restore.report.page import html_page
 
-    if path.suffix.lower() == ".json":
-        report.write(path)
-    else:
-        write_text(path, html_page(report, title="Restoration report"))
+    try:
+        if path.suffix.lower() == ".json":
+            report.write(path)
+        else:
+            write_text(path, html_page(report, title="Restoration report"))
+    except UserError as error:
+        return error
+    except OSError as error:
+        return SinkError(
+            f"the report '{path}' cannot be written: {error.strerror or error}",
+            expected="a folder with room for it",
+            mend="the video stands; free space there and measure again if you need the report",
+        )
+    return None
 
 
 def _print_accounts(report: LatencyReport) -> None:
@@ -153,11 +182,15 @@ def _print_accounts(report: LatencyReport) -> None:
     print(f"{report.frames_in} frames in, {report.frames_out} out{dropped}")
 
 
-def _outcome(out: Path, report: LatencyReport) -> str:
+def _outcome(out: Path, result: StreamResult) -> str:
     """What stands at the output's place now, in words."""
-    frames = "1 frame" if report.frames_out == 1 else f"{report.frames_out} frames"
-    if not report.interrupted:
+    frames = "1 frame" if result.frames_out == 1 else f"{result.frames_out} frames"
+    early = "ended early" if result.failure is not None else "interrupted"
+    if result.failure is None and not result.interrupted:
         return f"wrote '{out}': {frames}"
-    if report.frames_out:
-        return f"interrupted: '{out}' is complete and playable, with the first {frames}"
-    return f"interrupted before the first frame was restored: '{out}' was not written"
+    if result.output is None:
+        return f"{early} before the first frame was written: '{out}' was not written"
+    text = f"{early}: '{result.output}' is complete and playable, with the first {frames}"
+    if result.output != out:
+        text += f"; the older '{out}' is untouched"
+    return text

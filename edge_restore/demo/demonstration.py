@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from edge_restore.backends.restorer import Restorer
 from edge_restore.demo.camera import HandHeldCamera, Shot
 from edge_restore.demo.clip import write_clip
 from edge_restore.demo.photo import PHOTO
+from edge_restore.errors import UserError
 from edge_restore.files import write_text
 from edge_restore.frames import Frame, Pixels
 from edge_restore.images import jpeg_bytes, read_image, write_png
@@ -87,8 +89,13 @@ def demonstrate(
         restorer=restorer,
         quality=quality,
     )
-    report.write(report_json)
-    write_clip(before_after, map(side_by_side, inputs, outputs), RATE, crf=14)
+    # What cannot be written costs no other file; the first failure is raised when all have had
+    # their turn.
+    failures: list[UserError] = []
+    with _later(failures):
+        report.write(report_json)
+    with _later(failures):
+        write_clip(before_after, map(side_by_side, inputs, outputs), RATE, crf=14)
     # Evenly spread in time: nobody picked the best.
     chosen = sorted({(2 * k + 1) * frames // (2 * _EXAMPLES) for k in range(_EXAMPLES)})
     examples = [
@@ -102,22 +109,34 @@ def demonstrate(
         for i in chosen
     ]
     picture = contact_sheet(examples)
-    write_png(sheet, picture)
+    with _later(failures):
+        write_png(sheet, picture)
     caption = (
         f"Frames {', '.join(map(str, chosen))}, evenly spread in time, around the bird's head, "
         "enlarged twice. PSNR is the whole frame's."
     )
     lengths = sorted(shot.blur_px for shot in shots)
-    write_text(
-        page,
-        html_page(
-            report,
-            title=f"Deblurring demo: {cells.gain(quality.psnr_gain_db)} dB",
-            pictures=[Picture(jpeg_bytes(picture), caption)],
-            note=_NOTE,
-        ),
-    )
+    with _later(failures):
+        write_text(
+            page,
+            html_page(
+                report,
+                title=f"Deblurring demo: {cells.gain(quality.psnr_gain_db)} dB",
+                pictures=[Picture(jpeg_bytes(picture), caption)],
+                note=_NOTE,
+            ),
+        )
+    if failures:
+        raise failures[0]
     return Demonstration(report, (lengths[0], lengths[len(lengths) // 2], lengths[-1]), files)
+
+
+@contextmanager
+def _later(failures: list[UserError]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        failures.append(error)
 
 
 def _film(camera: HandHeldCamera, photo: Pixels, frames: int) -> list[Shot]:
@@ -142,6 +161,8 @@ def _restore(
             progress.advance()
 
         result = pipeline.run(source, restorer, sink, on_frame=keep)
+    if result.failure is not None:
+        raise result.failure.error
     return result, outputs
 
 

@@ -59,6 +59,8 @@ class LatencyReport:
         machine, versions: where, and with which libraries.
         interrupted: whether the run was ended from outside before the source was.
         quality: present where the ground truth is known.
+        ended_early: why the run ended before the source did by itself; empty when it did not.
+        warnings: what could not be read of the source or kept in the output.
     """
 
     source: str
@@ -79,6 +81,8 @@ class LatencyReport:
     versions: Mapping[str, str]
     interrupted: bool
     quality: Quality | None = None
+    ended_early: str = ""
+    warnings: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object, schema first, the long lists last."""
@@ -89,6 +93,8 @@ class LatencyReport:
             "frames_out": self.frames_out,
             "drops": dict(self.drops),
             "interrupted": self.interrupted,
+            "ended_early": self.ended_early,
+            "warnings": list(self.warnings),
             "width": self.width,
             "height": self.height,
             "wall_seconds": round(self.wall_seconds, 3),
@@ -153,6 +159,9 @@ class LatencyReport:
             machine=fields.child("machine").document,
             versions=fields.child("versions").document,
             interrupted=fields.boolean("interrupted"),
+            # Reports of earlier versions lack these two.
+            ended_early=fields.text("ended_early") if fields.document.get("ended_early") else "",
+            warnings=_warnings(fields) if "warnings" in fields.document else (),
             quality=_quality(fields) if "psnr_after" in fields.document else None,
         )
         if report.frames_in != report.frames_out + sum(report.drops.values()):
@@ -204,6 +213,10 @@ def _percentiles(fields: JsonFields) -> Percentiles:
         mean=fields.number("mean"),
         count=fields.integer("count", 0),
     )
+
+
+def _warnings(fields: JsonFields) -> Sequence[str]:
+    return tuple(fields.items("warnings", lambda item: isinstance(item, str), "texts"))
 
 
 def _quality(fields: JsonFields) -> Quality:

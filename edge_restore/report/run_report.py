@@ -31,6 +31,7 @@ def run_report(
         restorer: what restored.
         quality: against the ground truth, where there is one.
     """
+    failure = result.failure
     samples, step = thinned(result.stages)
     return LatencyReport(
         source=source,
@@ -51,4 +52,6 @@ def run_report(
         versions=library_versions(),
         interrupted=result.interrupted,
         quality=quality,
+        ended_early=f"at frame {failure.frame}: {failure.error}" if failure is not None else "",
+        warnings=result.warnings,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from edge_restore.errors import UserError
 from edge_restore.frames import Frame
 from edge_restore.sources.stream_info import StreamInfo
 
-__all__ = ["Sink", "open_sink"]
+__all__ = ["PartSink", "Sink", "open_sink"]
 
 
 class Sink(Protocol):
@@ -32,6 +33,27 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Remove what was written; whatever stood at the output's place is untouched."""
+
+
+@runtime_checkable
+class PartSink(Sink, Protocol):
+    """A sink whose output is of use also when it ends early, e.g. because the disk is full."""
+
+    frames_written: int
+    """How many frames the output holds; known after it is published, which may write the last."""
+
+    failure: UserError | None
+    """Why it holds fewer than were taken; None when it does not."""
+
+    def finish_part(self) -> Path | None:
+        """Publish what was written, also after a `write` that failed, replacing nothing.
+
+        Returns:
+            Where it is now, or None when no frame was written.
+
+        Raises:
+            SinkError: it cannot be published; nothing is left of it.
+        """
 
 
 def open_sink(path: str | Path, info: StreamInfo, *, source_path: Path | None) -> Sink:

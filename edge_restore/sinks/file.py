@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edge_restore.errors import DependencyError, InternalError, SinkError
+from edge_restore.errors import DependencyError, InternalError, SinkError, UserError
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Frame
 from edge_restore.sinks.display_matrix import write_display_matrix
 from edge_restore.sinks.source_tracks import SourceTracks
+from edge_restore.sinks.space import ReservedSpace
 from edge_restore.sources import colour
 from edge_restore.sources.stream_info import StreamInfo
 
@@ -40,12 +42,23 @@ _ENCODER_OPTIONS = {
 }
 
 
+_HINTS = {
+    errno.ENOSPC: "free space in its folder, or choose another place",
+    errno.EDQUOT: "free space in your quota, or choose another place",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or choose a file system that takes "
+    "larger files",
+}
+
+
 class FileSink:
     """An MP4 or QuickTime file with H.264 video.
 
     The file grows under a temporary name in the same folder and gets its own in `finish`. Size,
     presentation times, rotation, colour description and tags are those of `info`. When the last
     frame written is the source's last, all sound is kept; otherwise it ends with the pictures.
+
+    Room on the disk is reserved for each packet before it is written, so that on a full disk the
+    frames so far can be finished as a playable file.
 
     Args:
         path: the output.
@@ -71,7 +84,9 @@ class FileSink:
         self._pixel_format = "yuv444p" if odd else "yuv420p"
         self._reformatter = VideoReformatter()
         self._tracks: SourceTracks | None = None
+        self.frames_written = 0
         self._last_pts: int | None = None
+        self.failure: UserError | None = None
         self._result: Path | None = None
         self._ended = False
         self._open = ExitStack()
@@ -80,9 +95,11 @@ class FileSink:
             self._output = self._open.enter_context(self._container())
             self._video = self._add_video()
             if source_path is not None:
-                self._tracks = SourceTracks(source_path, self._output, path)
+                self._tracks = SourceTracks(source_path, self._output, path, self._mux)
                 self._open.callback(self._tracks.close)
-            self._output.start_encoding()
+            self._output.start_encoding()  # creates the file
+            self._space = ReservedSpace(self._temporary, _metadata_bytes(info))
+            self._open.callback(self._space.close)
             self._open = self._open.pop_all()
         self.warnings = self._tracks.warnings if self._tracks else []
 
@@ -98,42 +115,38 @@ class FileSink:
             raise InternalError(
                 f"a frame of {width}x{height} for a stream of {self.info.width}x{self.info.height}"
             )
+        if self.failure is not None:
+            raise InternalError(f"a frame for '{self.path}' after one that could not be written")
         with self._reporting():
             picture = colour.from_rgb(
                 frame.pixels, self.info, self._pixel_format, self._reformatter
             )
             picture.pts = round(frame.pts * frame.time_base / self.info.time_base)
             picture.time_base = self.info.time_base
-            self._last_pts = picture.pts
-            if self._tracks:
-                self._tracks.copy_sound(until=picture.pts * self.info.time_base)
             for packet in self._video.encode(picture):
-                self._mux(packet)
+                self._mux_video(packet)
         frame.clock.end("encode")
 
     def finish(self) -> Path | None:
         """Complete the file and publish it under its name.
 
+        When not all frames that were taken could be written it is a part: see `finish_part`.
+
         Returns:
-            The output's path, or None when no frame was written: then nothing is left.
+            Where the file is, or None when no frame was written: then nothing is left. When
+            `failure` is set it holds `frames_written` frames, which may be fewer than were taken.
 
         Raises:
             SinkError: the file cannot be completed; nothing is left of it.
         """
-        if self._last_pts is None:
-            self.abort()
-        if self._ended or self._last_pts is None:
-            return self._result
-        self._ended = True
-        with self._reporting(), self._open:
-            self._copy_last_sound(self._last_pts)
-            for packet in self._video.encode(None):
-                self._mux(packet)
-            self._output.close()
-            if self.info.display_matrix is not None:
-                write_display_matrix(self._temporary, self.info.display_matrix)
-        self._result = self.path
-        return self._result
+        return self._publish(complete=True)
+
+    def finish_part(self) -> Path | None:
+        """As `finish`, and a file that has the output's name already stays.
+
+        The part is then put beside it, e.g. as "out.partial.mp4".
+        """
+        return self._publish(complete=False)
 
     def abort(self) -> None:
         """Remove what was written. Safe to call again, and after `finish`, when it does nothing."""
@@ -146,6 +159,33 @@ class FileSink:
         # removed anyway could not be written is not worth hiding it.
         with suppress(_Abandoned, av.FFmpegError, OSError), self._open:
             raise _Abandoned
+
+    def _publish(self, complete: bool) -> Path | None:
+        if self._ended:
+            return self._result
+        if self.failure is None:
+            with suppress(SinkError), self._reporting():  # `failure` says it
+                for packet in self._video.encode(None):
+                    self._mux_video(packet)
+        if self._last_pts is None:
+            self.abort()
+            if self.failure is not None:
+                raise self.failure
+            return None
+        with suppress(SinkError), self._reporting():
+            self._copy_last_sound(self._last_pts)
+        self._ended = True
+        complete = complete and self.failure is None
+        place = self.path if complete else _free_name(self.path)
+        with self._reporting(), suppress(_Abandoned), self._open:
+            self._output.close()
+            if self.info.display_matrix is not None:
+                write_display_matrix(self._temporary, self.info.display_matrix)
+            if place != self.path:
+                self._temporary.rename(place)
+                raise _Abandoned
+        self._result = place
+        return self._result
 
     def _container(self) -> OutputContainer:
         import av
@@ -193,12 +233,27 @@ class FileSink:
         video.metadata.update(_kept(info.stream_metadata))
         return video
 
-    def _mux(self, packet: Packet[VideoStream]) -> None:
+    def _mux_video(self, packet: Packet[VideoStream]) -> None:
+        """Write an encoded frame, and the sound before it.
+
+        The encoder gives frames back late: sound that follows the frames taken, not those given
+        back, would be too long when these are the last for which there is room.
+        """
+        pts = packet.pts
+        if pts is None:
+            return
         duration = None
-        if self._tracks and packet.pts is not None:
-            duration = self._tracks.take_duration(packet.pts)
+        if self._tracks:
+            self._tracks.copy_sound(until=pts * self.info.time_base)
+            duration = self._tracks.take_duration(pts)
         # Of all durations the file keeps the last one; the others follow from the times.
         packet.duration = duration or self.info.ticks_per_frame
+        self._mux(packet)
+        self._last_pts = pts
+        self.frames_written += 1
+
+    def _mux(self, packet: Packet[Any]) -> None:
+        self._space.take(packet.size)
         self._output.mux(packet)
 
     def _copy_last_sound(self, last_pts: int) -> None:
@@ -210,21 +265,42 @@ class FileSink:
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Turn what FFmpeg and the file system report into a SinkError."""
+        """Turn what FFmpeg and the file system report into a SinkError; the first is `failure`."""
         import av
 
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise SinkError(
+            failure = SinkError(
                 f"'{self.path}' cannot be written: {error.strerror or error}",
                 expected="an output that takes the whole video",
-                mend="check the free space in its folder, and the frames' size and times",
-            ) from error
+                mend=_HINTS.get(
+                    error.errno or 0,
+                    "check the free space in its folder, and the frames' size and times",
+                ),
+            )
+            self.failure = self.failure or failure
+            raise failure from error
 
 
 class _Abandoned(Exception):
-    """Leaves the open files as a failure does, so that they are removed."""
+    """Leaves the open files as a failure does: nothing is published."""
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or where something has that name already a new one beside it."""
+    place, number = path, 1
+    while os.path.lexists(place):
+        suffix = ".partial" if number == 1 else f".partial-{number}"
+        place = path.with_name(f"{path.stem}{suffix}{path.suffix}")
+        number += 1
+    return place
+
+
+def _metadata_bytes(info: StreamInfo) -> int:
+    """How much room the tags take, at most."""
+    tags = [*info.metadata.items(), *info.stream_metadata.items()]
+    return sum(128 + 8 * (len(key) + len(value)) for key, value in tags)
 
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:

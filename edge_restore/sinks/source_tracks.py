@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,15 +27,22 @@ class SourceTracks:
         path: the source.
         output: where the sound goes; its audio streams are added here.
         name: what error messages call the output.
+        mux: takes the packets.
 
     Raises:
         SinkError: the output's container cannot hold the source's sound.
     """
 
-    def __init__(self, path: Path, output: OutputContainer, name: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        output: OutputContainer,
+        name: Path,
+        mux: Callable[[Packet[Any]], None],
+    ) -> None:
         self.warnings: list[str] = []
         self._input = open_container(path)
-        self._output = output
+        self._mux = mux
         self._video = video_stream(self._input, path)
         self._copies: dict[int, Stream] = {}
         for stream in self._input.streams.audio:
@@ -143,4 +151,4 @@ class SourceTracks:
             return
         self._written[index] = stamp
         packet.stream = self._copies[index]
-        self._output.mux(packet)
+        self._mux(packet)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from edge_restore.errors import InternalError, SinkError
 from edge_restore.frames import Frame
 from edge_restore.sinks import open_sink
+from edge_restore.sinks.file import FileSink
 from edge_restore.sources import StreamInfo, open_source
 from tests.edge_restore.clips import (
     QUARTER_TURN,
@@ -267,13 +268,15 @@ def test_a_frame_of_another_size_is_a_bug(tmp_path: Path) -> None:
     sink.abort()
 
 
-def test_a_frame_that_cannot_be_written(tmp_path: Path) -> None:
-    sink = open_sink(tmp_path / "output.mp4", PLAIN, source_path=None)
-    sink.write(frame_at(5))
+def test_frames_before_one_that_cannot_be_written_are_kept(tmp_path: Path) -> None:
+    sink = FileSink(tmp_path / "output.mp4", PLAIN, source_path=None)
+    for index in (3, 4, 5):
+        sink.write(frame_at(index))
     sink.write(frame_at(4))  # time goes back: the encoder tells when its frame comes out
-    with pytest.raises(SinkError, match="cannot be written"):
-        sink.finish()
-    assert os.listdir(tmp_path) == []
+    assert sink.finish() == tmp_path / "output.mp4"
+    assert "cannot be written" in str(sink.failure)
+    assert facts(tmp_path / "output.mp4")["frames"] == sink.frames_written == 3
+    assert os.listdir(tmp_path) == ["output.mp4"]
 
 
 # Outputs that are refused before any work.
@@ -331,23 +334,106 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         open_sink(Path("/proc/output.mp4"), PLAIN, source_path=None)
 
 
-def test_a_disk_that_fills_up(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="file sizes can be limited on POSIX only")
-    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    sink = open_sink(
-        tmp_path / "output.mp4", replace(PLAIN, width=256, height=256), source_path=None
-    )
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+NOISE = np.random.default_rng(0).integers(0, 256, (144, 176, 3), np.uint8)
+
+
+def write_noise(output: Path, source: Path | None, frames: int = 300) -> FileSink:
+    """Write frames that fill a disk until the sink refuses one; the sink, finished."""
+    info = replace(PLAIN, width=176, height=144)
+    if source is not None:
+        info = replace(info, time_base=open_source(source).info.time_base)
+    sink = FileSink(output, info, source_path=source)
     try:
-        with pytest.raises(SinkError, match=r"cannot be written: .*too large"):
-            for index in range(40):
-                sink.write(Frame(np.roll(noise, index), index, index, Fraction(1, 30)))
-            sink.finish()
-        sink.abort()
+        for index in range(frames):
+            sink.write(Frame(np.roll(NOISE, index), index, index, Fraction(1, 30)))
+    except SinkError:
+        assert sink.failure is not None
+    sink.finish()
+    return sink
+
+
+def assert_whole(output: Path, frames: int) -> None:
+    """All frames are there, intact, and sound as long as they are."""
+    with av.open(str(output)) as container:
+        video, *audio = container.streams
+        assert video.frames == frames
+        decoded = {"video": 0, "audio": 0}
+        for packet in container.demux():
+            for frame in packet.decode():
+                assert not getattr(frame, "is_corrupt", False)
+                decoded[packet.stream.type] += frame.samples if packet.stream in audio else 1
+    assert decoded["video"] == frames
+    if audio:
+        assert abs(decoded["audio"] / 48000 - frames / 30) < 0.06
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that fills up early."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "edge-restore-test", str(disk)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("reserving", [True, False])
+@pytest.mark.parametrize("with_sound", [True, False])
+def test_a_full_disk_keeps_the_frames_for_which_there_was_room(
+    small_disk: Path,
+    tmp_path: Path,
+    with_sound: bool,
+    reserving: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not reserving:  # as on a file system that cannot
+        monkeypatch.setattr("edge_restore.sinks.space._system_fallocate", lambda: None)
+    source = write_clip(tmp_path / "source.mp4", width=176, height=144, gaps=(3000,) * 300)
+    (small_disk / "output.mp4").write_bytes(b"an older one")
+    sink = write_noise(small_disk / "output.mp4", source if with_sound else None)
+    assert "No space left on device" in str(sink.failure)
+    part = small_disk / "output.partial.mp4"
+    assert 5 < sink.frames_written < 300
+    assert_whole(part, sink.frames_written)
+    assert part.stat().st_size > 800_000, "the room was used"
+    assert (small_disk / "output.mp4").read_bytes() == b"an older one"
+    assert sorted(os.listdir(small_disk)) == ["output.mp4", "output.partial.mp4"]
+
+
+def test_a_disk_without_any_room_is_said_before_any_work(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes((1 << 20) - 4096))
+    with pytest.raises(SinkError, match="No space left"):
+        write_noise(small_disk / "output.mp4", None)
+    assert os.listdir(small_disk) == ["filler"]
+
+
+def test_what_was_reserved_is_given_back(small_disk: Path) -> None:
+    sink = write_noise(small_disk / "output.mp4", None, frames=3)
+    assert sink.failure is None
+    disk = os.statvfs(small_disk)
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    assert used - (small_disk / "output.mp4").stat().st_size < 3 * disk.f_frsize
+
+
+@pytest.mark.parametrize("limit", [100_000, 300_000, 1_000_000])
+@pytest.mark.parametrize("with_sound", [True, False])
+def test_a_limit_of_a_files_size_keeps_the_frames_below_it(
+    tmp_path: Path, with_sound: bool, limit: int
+) -> None:
+    resource = pytest.importorskip("resource", reason="file sizes can be limited on POSIX only")
+    source = write_clip(tmp_path / "source.mp4", width=176, height=144, gaps=(3000,) * 300)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        sink = write_noise(tmp_path / "output.mp4", source if with_sound else None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert os.listdir(tmp_path) == []
+    assert "File too large" in str(sink.failure)
+    assert limit * 0.6 < (tmp_path / "output.mp4").stat().st_size <= limit
+    assert_whole(tmp_path / "output.mp4", sink.frames_written)
+    assert sorted(os.listdir(tmp_path)) == ["output.mp4", "source.mp4"]
 
 
 def test_an_edit_that_hides_the_last_pictures(tmp_path: Path) -> None:

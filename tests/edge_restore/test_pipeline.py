@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from edge_restore import pipeline
-from edge_restore.errors import InternalError
+from edge_restore.errors import BackendError, InternalError
 from edge_restore.frames import Frame
 from edge_restore.pipeline import StreamResult
 from edge_restore.sinks import open_sink
@@ -315,7 +317,8 @@ def test_a_failure_surfaces_and_nothing_hangs(which: str, queue_size: int) -> No
     with pytest.raises(ZeroDivisionError, match="on purpose") as caught:
         run(source, restorer, sink, queue_size=queue_size)
     assert any(entry.name == "fail" for entry in caught.traceback)
-    assert sink.ended == "aborted"
+    kept = sink.frames and which != "sink at the end"
+    assert sink.ended == ("finished" if kept else "aborted")
     assert restorer.closed
 
 
@@ -323,7 +326,7 @@ def test_a_failure_of_the_callers_own_function_surfaces() -> None:
     sink = Memory()
     with pytest.raises(ZeroDivisionError):
         run(Numbers(50), Inverter(), sink, on_frame=lambda frame: fail())
-    assert sink.ended == "aborted"
+    assert sink.ended == "finished"
 
 
 def test_a_restorer_that_loses_a_frame_is_found_out() -> None:
@@ -377,12 +380,92 @@ def test_an_interruption_before_the_first_frame_leaves_no_file(tmp_path: Path) -
     assert os.listdir(tmp_path) == ["source.mp4"]
 
 
-def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
+def refuse() -> None:
+    raise BackendError("not finite", expected="numbers", mend="another model")
+
+
+def run_out() -> None:
+    raise MemoryError
+
+
+def lose_the_disk() -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+FAILURES = {refuse: "not finite", run_out: "memory ran out", lose_the_disk: "Input/output error"}
+
+
+def stages_failing_at(
+    stage: str, index: int, failure: Callable[[], None], in_flight: int
+) -> tuple[Numbers, Inverter, Memory]:
+    at = {name: {index: failure} if name == stage else None for name in ("source", "sink")}
+    restorer = Inverter(in_flight, {index: failure} if stage == "restorer" else None)
+    return Numbers(60, at["source"]), restorer, Memory(at["sink"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize("stage", ["source", "restorer", "sink"])
+@pytest.mark.parametrize("index", [1, 17, 59])
+def test_frames_before_a_failure_are_kept_when_a_stage_fails(
+    index: int, stage: str, in_flight: int, failure: Callable[[], None]
+) -> None:
+    if failure is not refuse and stage == "restorer" and in_flight > 1:
+        pytest.skip("memory or a device is gone: frames under way are not asked for")
+    source, restorer, sink = stages_failing_at(stage, index, failure, in_flight)
+    result = run(source, restorer, sink)
+    assert [frame.index for frame in sink.frames] == list(range(index))
+    assert sink.ended == "finished" and restorer.closed
+    assert result.frames_out == index
+    assert result.frames_in == result.frames_out + sum(result.drops.values())
+    causes = {"source": set(), "restorer": {"not restored"}, "sink": {"not written"}}
+    assert set(result.drops) == causes[stage]
+    assert result.failure is not None and result.failure.frame == index
+    assert FAILURES[failure] in str(result.failure.error)
+    assert not result.interrupted
+
+
+@pytest.mark.parametrize("stage", ["source", "restorer", "sink"])
+def test_a_failure_at_the_first_frame_is_raised(stage: str) -> None:
+    source, restorer, sink = stages_failing_at(stage, 0, refuse, 1)
+    with pytest.raises(BackendError, match="not finite"):
+        run(source, restorer, sink)
+    assert sink.ended == "aborted"
+
+
+def test_the_report_of_a_video_that_cannot_be_published_has_its_times() -> None:
+    result = run(Numbers(9), Inverter(), Memory({"finish": refuse}))
+    assert (result.frames_in, result.frames_out) == (9, 0)
+    assert result.drops == {"not written": 9}
+    assert result.output is None and result.failure is not None
+    assert {len(times) for times in result.stages.values()} == {9}
+
+
+@pytest.mark.parametrize("failure", [fail, refuse])
+def test_a_failure_keeps_the_frames_so_far(tmp_path: Path, failure: Callable[[], None]) -> None:
     clip = write_clip(tmp_path / "source.mp4", gaps=(3000,) * 60)
-    with open_source(clip) as source, pytest.raises(ZeroDivisionError):
+    with open_source(clip) as source, suppress(ZeroDivisionError):
         sink = open_sink(tmp_path / "output.mp4", source.info, source_path=clip)
-        run(source, Inverter(1, {40: fail}), sink)
-    assert os.listdir(tmp_path) == ["source.mp4"]
+        run(source, Inverter(1, {40: failure}), sink)
+    found = facts(tmp_path / "output.mp4")
+    assert found["times"] == facts(clip)["times"][:40]
+    sound_end = Fraction(found["sound"][-1][0] + found["sound"][-1][1], 48000)
+    assert 0 <= sound_end - Fraction(40, 30) < Fraction(1024, 48000)
+    assert sorted(os.listdir(tmp_path)) == ["output.mp4", "source.mp4"]
+
+
+def test_a_part_does_not_replace_an_older_file(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "source.mp4", gaps=(3000,) * 60)
+    (tmp_path / "output.mp4").write_bytes(b"an older one")
+    places = []
+    for _ in range(2):
+        with open_source(clip) as source:
+            sink = open_sink(tmp_path / "output.mp4", source.info, source_path=clip)
+            places.append(run(source, Inverter(1, {40: refuse}), sink).output)
+    assert places == [tmp_path / "output.partial.mp4", tmp_path / "output.partial-2.mp4"]
+    assert [facts(place)["frames"] for place in places] == [40, 40]
+    assert (tmp_path / "output.mp4").read_bytes() == b"an older one"
+    assert len(os.listdir(tmp_path)) == 4
 
 
 def test_what_the_source_complains_of_is_passed_on(tmp_path: Path) -> None:

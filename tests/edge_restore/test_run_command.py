@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_restore.backends.onnxruntime import OnnxRuntimeRestorer
 from edge_restore.cards import card_path
 from edge_restore.cli import main
+from edge_restore.errors import BackendError
+from edge_restore.frames import Frame
 from edge_restore.progress import Progress
 from edge_restore.report.latency_report import LatencyReport
 
@@ -166,6 +170,169 @@ def test_ctrl_c_in_a_real_process(model: Path, tmp_path: Path) -> None:
     else:
         assert "was not written" in error
     assert set(names(tmp_path)) <= {"long.mp4", "out.mp4"}
+
+
+# Runs that end early by themselves.
+
+
+def write_size_change(path: Path, changes_at: int = 12) -> Path:
+    """A video whose size changes in mid-stream, as some recorders make."""
+    parts = []
+    for number, (width, height) in enumerate([(64, 48), (48, 32)]):
+        part = write_clip(path.with_name(f"part{number}.ts"), width=width, height=height,
+                          gaps=(3000,) * changes_at, sound=False)  # fmt: skip
+        parts.append(part.read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def assert_early_end(error: str, out: Path, reason: str) -> int:
+    kept = frame_count(out)
+    assert "Traceback" not in error
+    assert f"error: the run ended early at frame {kept}: " in error and reason in error
+    assert f"ended early: '{out}' is complete and playable, with the first {kept} frame" in error
+    return kept
+
+
+def test_a_size_change_in_mid_stream_keeps_the_frames_before_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_size_change(tmp_path / "source.ts")
+    out, report = tmp_path / "out.mp4", tmp_path / "report.json"
+    argv = ["run", str(source), "--out", str(out), "--model", str(model), "--report", str(report)]
+    assert main(argv) == 2
+    assert assert_early_end(capsys.readouterr().err, out, "48x32") == 12
+    written = LatencyReport.read(report)
+    assert written.frames_in == written.frames_out == 12 and "48x32" in written.ended_early
+
+
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MemoryError(),
+        BackendError("not finite", expected="numbers", mend="another model"),
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_a_restorer_that_fails_keeps_the_frames_before(
+    failure: Exception, older: bool, clip: Path, model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fail_with(monkeypatch, failure)
+    out = tmp_path / "out.mp4"
+    if older:
+        out.write_bytes(b"an older one")
+    report = tmp_path / "report.html"
+    argv = ["run", str(clip), "--out", str(out), "--model", str(model), "--report", str(report)]
+    assert main(argv) == 2
+    printed = capsys.readouterr()
+    part = tmp_path / "out.partial.mp4" if older else out
+    assert assert_early_end(printed.err, part, "") == 7
+    assert "24 frames in" in printed.out or "dropped (not restored)" in printed.out
+    assert report.exists()
+    if older:
+        assert out.read_bytes() == b"an older one" and "older" in printed.err
+
+
+def test_a_bug_shows_itself_and_keeps_the_frames_before(
+    clip: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, ZeroDivisionError("a bug"))
+    argv = ["run", str(clip), "--out", str(tmp_path / "out.mp4"), "--model", str(model)]
+    with pytest.raises(ZeroDivisionError):
+        main(argv)
+    assert frame_count(tmp_path / "out.mp4") == 7
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    submit = OnnxRuntimeRestorer.submit
+
+    def failing(self: OnnxRuntimeRestorer, frame: Frame) -> None:
+        if frame.index == 7:
+            raise failure
+        submit(self, frame)
+
+    monkeypatch.setattr(OnnxRuntimeRestorer, "submit", failing)
+
+
+def test_a_report_that_cannot_be_written_does_not_cost_the_video(
+    clip: Path, model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its folder is removed, or becomes a file, while the run goes on."""
+    for suffix in ("json", "html"):
+        folder = tmp_path / suffix
+        folder.mkdir()
+        out = tmp_path / f"{suffix}.mp4"
+        advance = Progress.advance
+
+        def removed(self: Progress, n: int = 1, note: str = "", folder: Path = folder) -> None:
+            if folder.is_dir():
+                folder.rmdir()
+                folder.touch()
+
+        monkeypatch.setattr(Progress, "advance", removed)
+        argv = ["run", str(clip), "--out", str(out), "--model", str(model)]
+        assert main([*argv, "--report", str(folder / f"r.{suffix}")]) == 2
+        monkeypatch.setattr(Progress, "advance", advance)
+        error = capsys.readouterr().err
+        assert f"wrote '{out}': {FRAMES} frames" in error
+        assert f"r.{suffix}' cannot be written" in error and "Traceback" not in error
+        assert frame_count(out) == FRAMES
+
+
+def test_a_video_that_cannot_be_published_does_not_cost_the_report(
+    clip: Path, model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out, report = tmp_path / "out.mp4", tmp_path / "report.json"
+
+    def occupy(self: Progress, n: int = 1, note: str = "") -> None:
+        out.mkdir(exist_ok=True)  # a folder has the output's name meanwhile
+
+    monkeypatch.setattr(Progress, "advance", occupy)
+    argv = ["run", str(clip), "--out", str(out), "--model", str(model), "--report", str(report)]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "error: the run ended early at frame 0: the output" in error
+    written = LatencyReport.read(report)
+    assert (written.frames_in, written.frames_out, dict(written.drops)) == (
+        FRAMES, 0, {"not written": FRAMES},
+    )  # fmt: skip
+    assert written.stages["restore"].count == FRAMES
+    assert names(tmp_path) == ["out.mp4", "report.json"] and not any(out.iterdir())
+
+
+def test_a_lost_terminal_does_not_end_the_run(
+    clip: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(self: Progress, n: int = 1, note: str = "") -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Progress, "advance", lost)
+    out = tmp_path / "out.mp4"
+    assert main(["run", str(clip), "--out", str(out), "--model", str(model)]) == 0
+    assert frame_count(out) == FRAMES
+
+
+def test_a_file_size_limit_in_a_real_process(model: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="file sizes can be limited on POSIX only")
+    clip = write_clip(tmp_path / "source.mp4", width=320, height=240, gaps=(3000,) * 120)
+    out, report = tmp_path / "out.mp4", tmp_path / "report.json"
+    command = [sys.executable, "-m", "edge_restore", "run", clip, "--out", out, "--model", model,
+               "--report", report]  # fmt: skip
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert ended.returncode == 2, ended.stderr
+    kept = assert_early_end(ended.stderr, out, "File too large")
+    assert LatencyReport.read(report).frames_out == kept < 120
+    assert names(tmp_path) == ["out.mp4", "report.json", "source.mp4"]
 
 
 # What is refused. Every case goes through the command line, leaves nothing and keeps what was.
