@@ -179,7 +179,7 @@ def write(built: Built, plan: Plan, path: Path, *, command: str) -> EngineManife
         command=command,
     )
     try:
-        with atomic_path(path) as temporary, open(temporary, "xb") as file:
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
             os.fchmod(file.fileno(), trusted_file.MODE)
             file.write(built.engine)
             file.flush()

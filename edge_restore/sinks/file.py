@@ -157,7 +157,7 @@ class FileSink:
         self._ended = True
         # The reason for giving up is the caller's to report; that the rest of a file which is
         # removed anyway could not be written is not worth hiding it.
-        with suppress(_Abandoned, av.FFmpegError, OSError), self._open:
+        with suppress(_Abandoned, av.FFmpegError, OSError, SinkError), self._open:
             raise _Abandoned
 
     def _publish(self, complete: bool) -> Path | None:
