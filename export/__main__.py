@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the graph; fp16 keeps coordinates, global sums and the output in FP32 "
         "(default: %(default)s)",
     )  # fmt: skip
-    p.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
+    p.add_argument("--opset", type=int, default=19, help="ONNX opset (default: %(default)s)")
     p.add_argument("--name", help="what the card calls the model (default: the network's name)")
     return p
 

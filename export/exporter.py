@@ -43,7 +43,7 @@ class Options:
     form: str = "float"
     size: tuple[int, int] | None = None
     deformable: str = "DeformConv"
-    opset: int = 20
+    opset: int = 19
     precision: str = "fp32"
 
 
@@ -84,6 +84,8 @@ def export(
     """
     check_model_output(out)
     network, trained = _load(network_name, weights)
+    if options.deformable == "GridSample" and _has_deformable(network):
+        lowering.check_opset(options.opset)
     composed = compose(network, options)
     deformable = options.deformable if _has_deformable(network) else "none"
     with atomic_path(out) as temporary, atomic_path(card_path(out)) as temporary_card:

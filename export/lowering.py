@@ -10,6 +10,10 @@ An engine's compiler sees that those steps do not need each other and samples th
 kernel, which holds that tensor again (TensorRT-RTX 1.7 does). So each step waits for the one
 before: the upper limit that its coordinates are clipped to is chosen by a number from the sum so
 far, between two limits that both lie outside the image.
+
+Opset 20 renamed GridSample's mode "bilinear" to "linear", and parsers of TensorRT that know only
+the old name (10.1 to 10.13, 11.1, TensorRT-RTX 1.4 and 1.5) take the new one for "nearest" without
+a word. So the graphs are of opset 19.
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_restore.errors import ModelError
+from edge_restore.errors import ModelError, OptionError
+
+NEWEST_OPSET = 19
+"""The last in which GridSample's mode is called "bilinear"."""
 
 FARTHEST = 4.0
 """Normalised coordinates are clipped to +-FARTHEST: outside the image for every size (the corners
@@ -51,13 +58,13 @@ def lower(model: onnx.ModelProto, *, taps_at_once: int | None = None) -> onnx.Mo
 
     Raises:
         ModelError: a DeformConv whose weight is not a float32 constant.
+        OptionError: the graph is of an opset above `NEWEST_OPSET`.
     """
+    check_opset(next(entry.version for entry in model.opset_import if entry.domain == ""))
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
     graph = lowered.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
-    linear = "linear" if opset >= 20 else "bilinear"  # GridSample's name for it
     nodes: list[onnx.NodeProto] = []
     replaced: set[str] = set()
     for node in graph.node:
@@ -67,7 +74,7 @@ def lower(model: onnx.ModelProto, *, taps_at_once: int | None = None) -> onnx.Mo
         layer = _Layer.read(node, constants)
         replaced.add(layer.weight_name)
         writer = _Writer(node.name.removesuffix("DeformConv") or f"{node.output[0]}/")
-        _write(writer, layer, taps_at_once or layer.kernel[1], linear)
+        _write(writer, layer, taps_at_once or layer.kernel[1])
         nodes += writer.nodes
         graph.initializer.extend(writer.constants)
     del graph.node[:]
@@ -76,6 +83,21 @@ def lower(model: onnx.ModelProto, *, taps_at_once: int | None = None) -> onnx.Mo
     for name in replaced - used:
         graph.initializer.remove(constants[name])
     return lowered
+
+
+def check_opset(opset: int) -> None:
+    """Make sure that GridSample of this opset is bilinear on every TensorRT.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if opset > NEWEST_OPSET:
+        raise OptionError(
+            f"GridSample of opset {opset} calls its mode 'linear', which TensorRT 10.1 to 10.13 "
+            "and 11.1 and TensorRT-RTX 1.4 and 1.5 take for nearest neighbor",
+            expected=f"opset {NEWEST_OPSET}, in which it is 'bilinear' for all of them",
+            mend=f"leave --opset out, or use --opset {NEWEST_OPSET}",
+        )
 
 
 @dataclass(frozen=True)
@@ -164,7 +186,7 @@ def _steps(taps: int, at_once: int) -> Iterator[tuple[int, slice]]:
         yield number, slice(first, min(first + at_once, taps))
 
 
-def _write(w: _Writer, layer: _Layer, at_once: int, linear: str) -> None:
+def _write(w: _Writer, layer: _Layer, at_once: int) -> None:
     """The nodes that stand for `layer`. In the comments G is the number of offset groups."""
     channels = layer.weight.shape[1] * layer.groups
     taps = layer.kernel[0] * layer.kernel[1]
@@ -199,7 +221,7 @@ def _write(w: _Writer, layer: _Layer, at_once: int, linear: str) -> None:
         grid = w.add("Min", [grid, _after(w, total, number)], str(number))
         columns = w.add(  # (N*G, C/G, taps*Ho, Wo)
             "GridSample", [image, grid], str(number),
-            mode=linear, padding_mode="zeros", align_corners=0,
+            mode="bilinear", padding_mode="zeros", align_corners=0,
         )  # fmt: skip
         if masks:
             mask = reshaped(masks[number], f"mask_{number}", 0, 1, -1, tail=out_width)

@@ -35,11 +35,11 @@ else:
 
     @pytest.fixture(scope="session")
     def float_graph(network):
-        return graph.build(network, form="float", size=None, opset=20)
+        return graph.build(network, form="float", size=None, opset=19)
 
     @pytest.fixture(scope="session")
     def camera_graph(network):
-        return graph.build(network, form="camera", size=None, opset=20)
+        return graph.build(network, form="camera", size=None, opset=19)
 
     @pytest.fixture
     def save_weights(tmp_path):

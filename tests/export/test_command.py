@@ -136,6 +136,13 @@ def test_opset_too_low(refused):
     assert "opset 18 cannot be exported" in refused(opset=18)
 
 
+@pytest.mark.parametrize("opset", [20, 22])
+def test_grid_sample_of_an_opset_that_tensorrt_misreads(refused, opset):
+    message = refused(opset=opset, deformable="GridSample")
+    assert f"GridSample of opset {opset} calls its mode 'linear'" in message
+    assert "use --opset 19" in message
+
+
 @pytest.mark.parametrize("text", ["720", "720x", "720x-2", "720*1280", "axb", "", "1e2x4"])
 def test_bad_size(refused, text):
     assert f"'{text}' is not a size" in refused(size=text)

@@ -45,7 +45,7 @@ def test_file_and_card(export, deformable, weights):
     }  # fmt: skip
     assert document["output"] == {**document["input"], "name": "restored"}
     expected = {"name": "mine", "network": "svdn", "form": "camera", "deformable": deformable,
-                "opset": 20, "multiple": 2, "task": "deblur", "licence": "Apache-2.0"}  # fmt: skip
+                "opset": 19, "multiple": 2, "task": "deblur", "licence": "Apache-2.0"}  # fmt: skip
     assert {key: document[key] for key in expected} == expected
     assert document["scores"][0]["psnr"] == 21.5
     assert len(document["parity"]) == 3

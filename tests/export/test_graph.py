@@ -130,7 +130,7 @@ def test_the_network_itself_is_left_alone(float_graph, network):
 
 def test_a_network_without_deformable_layers():
     plain = create("svdn", width=4, feature_deconvolution=False)
-    model = graph.build(plain, form="float", size=(4, 4), opset=20)
+    model = graph.build(plain, form="float", size=(4, 4), opset=19)
     assert "DeformConv" not in {node.op_type for node in model.graph.node}
 
 
@@ -144,7 +144,7 @@ def test_opset_out_of_range(opset, network):
 @pytest.mark.parametrize("size", [(45, 80), (46, 81), (0, 8)])
 def test_size_that_is_no_multiple(size, network):
     with pytest.raises(OptionError, match="does not suit the network") as caught:
-        graph.build(network, form="float", size=size, opset=20)
+        graph.build(network, form="float", size=size, opset=19)
     assert "multiples of 2" in caught.value.expected
 
 

@@ -28,7 +28,7 @@ def lmfn():
 
 @pytest.fixture(scope="module")
 def lmfn_graph(lmfn):
-    return graph.build(lmfn, form="float", size=None, opset=20)
+    return graph.build(lmfn, form="float", size=None, opset=19)
 
 
 def test_the_product_over_the_picture_stays_fp32_and_little_else(lmfn_graph):

@@ -7,13 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_restore.errors import ModelError
+from edge_restore.errors import ModelError, OptionError
 from export.graph import finish, simplify
 from export.lowering import lower
 
 
 def layer(size=(5, 6), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1), dilation=(1, 1), groups=1,
-          offset_groups=1, mask=True, bias=True, dynamic=True, opset=20, count=1,
+          offset_groups=1, mask=True, bias=True, dynamic=True, opset=19, count=1,
           spread=2.0):  # fmt: skip
     """A model of one DeformConv, and inputs for it."""
     random = np.random.default_rng(0)
@@ -81,11 +81,29 @@ CASES = [
     {"mask": False, "bias": False, "offset_groups": 2},
     {"dynamic": False},
     {"dynamic": False, "mask": False, "groups": 2, "offset_groups": 4, "stride": (2, 2)},
-    {"opset": 19},
     {"spread": 30.0},
     {"spread": 1e6},
     *({"groups": g, "offset_groups": o} for g, o in itertools.product((1, 2), (1, 2, 4))),
 ]
+
+
+@pytest.mark.parametrize("opset", [20, 21, 22])
+def test_an_opset_whose_mode_older_tensorrt_takes_for_nearest_is_refused(opset):
+    model, _ = layer(opset=opset)
+    with pytest.raises(OptionError, match=f"GridSample of opset {opset} .*'linear'") as caught:
+        lower(model)
+    assert "--opset 19" in caught.value.mend
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_samples_are_bilinear_with_zeros_beyond_the_border(case):
+    lowered = lower(layer(**case)[0])
+    samples = [node for node in lowered.graph.node if node.op_type == "GridSample"]
+    found = [{a.name: helper.get_attribute_value(a) for a in node.attribute} for node in samples]
+    assert found and all(
+        each == {"mode": b"bilinear", "padding_mode": b"zeros", "align_corners": 0}
+        for each in found
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -57,7 +57,7 @@ def layer(activation=None, bias=True, changes=None, cuts=(0, 18, 18, 27), half=F
     values = [numpy_helper.from_array(v, k) for k, v in constants.items() if k in used]
     model = helper.make_model(
         helper.make_graph(nodes, "g", ports[:1], ports[1:], values),
-        opset_imports=[helper.make_opsetid("", 20)],
+        opset_imports=[helper.make_opsetid("", 19)],
     )
     model.ir_version = 9
     return precision.to_fp16(model, half_deform_conv=True)[0] if half else model
@@ -150,7 +150,7 @@ def test_svdn(camera_graph):
     ]  # fmt: skip
     assert len(planned.graph.node) == len(camera_graph.graph.node) - 6
     assert {(entry.domain, entry.version) for entry in planned.opset_import} == {
-        ("", 20), (DOMAIN, 1),
+        ("", 19), (DOMAIN, 1),
     }  # fmt: skip
     shapes = {
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][:2]

@@ -36,7 +36,7 @@ def small_graph(nodes, constants, inputs=((1, 4, 6, 8),)):
     values = [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
     model = helper.make_model(
         helper.make_graph(nodes, "g", ports, [made], values),
-        opset_imports=[helper.make_opsetid("", 20)],
+        opset_imports=[helper.make_opsetid("", 19)],
     )
     model.ir_version = 9
     onnx.checker.check_model(model, full_check=True)
