@@ -11,6 +11,7 @@
     │   ├── BackendError     a backend that is unknown or cannot run here
     │   │   └── EngineError  an engine or manifest that must not be loaded (engine/trusted_file.py)
     │   ├── DataError        training or evaluation data that cannot be used
+    │   │   └── ImageError   a picture that cannot be read, or only in part (images.py)
     │   ├── RecipeError      a training recipe with unknown, missing or bad keys
     │   ├── OptionError      an option's value that makes no sense
     │   └── DependencyError  an optional package that is not installed

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from types import ModuleType
 
 import numpy as np
 
+from edge_restore import image_header
+from edge_restore.decoder_messages import decoder_messages
 from edge_restore.errors import DataError, DependencyError
-from edge_restore.files import atomic_path
+from edge_restore.files import atomic_path, open_input
 from edge_restore.frames import Pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -36,27 +42,107 @@ def images_in(folder: Path) -> dict[str, Path]:
     return images
 
 
+class ImageError(DataError):
+    """An image file that cannot be read, or that would be read in part.
+
+    Attributes:
+        problem: what is wrong with it, without its name, such as "is cut off: ...".
+    """
+
+    def __init__(self, problem: str, found: str, *, expected: str, mend: str) -> None:
+        self.problem = problem
+        super().__init__(found, expected=expected, mend=mend)
+
+
 def read_image(path: str | Path) -> Pixels:
     """The image as RGB uint8 (height, width, 3), upright; alpha is dropped, 16 bits become 8.
 
+    The one reader of images from disk. A file is decoded only when it is complete and its size is
+    at most `image_header.MAX_PIXELS`; what the decoder then complains of is an error, too.
+
     Raises:
-        DataError: there is no such file, or it is no image.
+        ImageError: there is no such file, it cannot be read, it is no image of a known kind, too
+            large, cut off, damaged, an animation or a file of several pages.
         DependencyError: OpenCV is not installed.
     """
     cv2 = _cv2()
-    # Through memory, because imread writes its own complaints to standard error.
-    content = Path(path).read_bytes() if Path(path).is_file() else b""
-    picture = None
-    if content:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        problem = "cannot be read as an image" if Path(path).exists() else "does not exist"
-        raise DataError(
-            f"'{path}' {problem}",
-            expected=f"an image: {', '.join(SUFFIXES)}",
-            mend="check the path, or save the image anew with an image program",
-        )
+    content = _content(path)
+    try:
+        image_header.examine(content)
+    except image_header.UnusableImage as problem:
+        raise _unusable(path, str(problem)) from None
+    picture, reason = None, ""
+    with decoder_messages() as messages:
+        try:
+            picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error as error:
+            reason = str(error.err or error)
+    complaint = next((text for text in messages if _DAMAGE.search(text)), "")
+    if complaint or picture is None:
+        reason = complaint or reason or next(iter(messages), "")
+        raise _unusable(path, "is damaged" + (f": {_one_line(reason)}" if reason else ""))
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
+
+
+_DAMAGE = re.compile(
+    r"Corrupt JPEG|Premature end|Inconsistent progression|Invalid SOS|libpng error"
+    r"|libpng warning: .*(IDAT|CRC|[Dd]ata)|[Nn]ot enough|[Rr]ead error|[Dd]ecod\w* error"
+    r"|[Bb]ad code|[Cc]orrupt|[Tt]runcated"
+)
+"""What decoders say of a picture that they give nevertheless, in part."""
+
+
+def _content(path: str | Path) -> bytes:
+    """The bytes of a plain file of a kind that is read; a pipe or a device is not waited for."""
+    try:
+        with open_input(path, "the image") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(16)
+            if size > image_header.MAX_FILE_BYTES and image_header.is_known(start):
+                raise _unusable(path, f"has {size / 2**30:.1f} GiB, too many to be read")
+            return start + (file.read() if image_header.is_known(start) else b"")
+    except ImageError:
+        raise
+    except DataError as error:
+        problem = error.found.partition(f"'{path}' ")[2] or error.found
+        raise ImageError(problem, error.found, expected=error.expected, mend=error.mend) from error
+    except OSError as error:
+        raise _unusable(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def _unusable(path: str | Path, problem: str) -> ImageError:
+    return ImageError(
+        problem,
+        f"'{path}' {problem}",
+        expected=f"an image, whole and in one of the formats {image_header.KINDS}",
+        mend="check the path, or save the image anew with an image program",
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def output_names(names: Iterable[str], suffix: str = ".png") -> dict[str, str]:
+    """The file that each image's result is written to: its name with another suffix.
+
+    Raises:
+        DataError: two images have one and the same, also where a file system does not tell capital
+            letters from small ones.
+    """
+    made: dict[str, str] = {}
+    given: dict[str, str] = {}
+    for name in names:
+        made[name] = str(PurePath(name).with_suffix(suffix))
+        key = unicodedata.normalize("NFC", made[name]).casefold()
+        if key in given:
+            raise DataError(
+                f"'{given[key]}' and '{name}' would both be written to '{made[name]}'",
+                expected="images whose names differ in more than the suffix",
+                mend="rename one of them",
+            )
+        given[key] = name
+    return made
 
 
 def write_png(path: str | Path, pixels: Pixels) -> None:

@@ -51,7 +51,7 @@ from pathlib import Path
 
 from edge_restore.errors import DataError
 from edge_restore.frames import Pixels
-from edge_restore.images import SUFFIXES, read_image
+from edge_restore.images import SUFFIXES, ImageError, read_image
 
 COUPLES = (
     ("blurred", "sharp"), ("blur", "sharp"), ("blur", "gt"), ("input", "target"), ("lq", "gt"),
@@ -92,9 +92,23 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder by relative path without suffix; empty when it is missing."""
+    """The pictures below a folder by relative path without suffix; empty when it is missing.
+
+    Raises:
+        DataError: two pictures differ in their suffixes alone.
+    """
     found = (p for p in folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(found)}
+    pictures: dict[str, Path] = {}
+    for path in sorted(found):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in pictures:
+            raise DataError(
+                f"'{pictures[name]}' and '{path}' have one name but for their suffixes",
+                expected="one picture of each name on each side",
+                mend="rename one of them, or move it away",
+            )
+        pictures[name] = path
+    return pictures
 
 
 def _some(names: list[str]) -> str:
@@ -297,8 +311,8 @@ class PairImages:
         for pair in self._pairs:
             try:
                 degraded, sharp = read_image(pair.degraded), read_image(pair.sharp)
-            except DataError:
-                self.skipped.append(f"{pair.name} (cannot be read)")
+            except ImageError as error:
+                self.skipped.append(f"{pair.name} ({error.problem})")
                 continue
             if degraded.shape != sharp.shape:
                 sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in (degraded, sharp))

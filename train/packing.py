@@ -6,21 +6,26 @@ their size: reducing them would change their degradation.
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from edge_restore.errors import DataError, DependencyError
+from edge_restore.errors import DataError
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
+from edge_restore.images import ImageError, read_image
 from edge_restore.progress import Progress
 from train import datasets
 from train.pack import CLIPS, PHOTOS, Picture, Place, Writer
 from train.simulator.compression import h264
 
 Files = dict[str, list[str]]
+
+_SHOWN = 8
 
 
 def reduce(picture: Picture, longest: int) -> Picture:
@@ -67,13 +72,10 @@ def _frames(path: Path, count: int, neighbours: bool) -> list[tuple[int, Picture
 
 
 def _photos(
-    writer: Writer, folders: list[Path], files: Files, *, exclude: set[str], validation: set[str],
-    longest: int, longest_clip: int, frames: int, neighbours: bool, smallest: int,
+    writer: Writer, folders: list[Path], files: Files, splits: _Splits, *, exclude: set[str],
+    validation: set[str], longest: int, longest_clip: int, frames: int, neighbours: bool,
+    smallest: int,
 ) -> None:  # fmt: skip
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError("opencv-python", needed_for="packing photos", extra="") from error
     paths = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
     paths = [p for p in paths if p.suffix.lower() in PHOTOS | CLIPS]
     missing = (exclude | validation) - {p.name for p in paths}
@@ -95,9 +97,11 @@ def _photos(
                 for index, frame in _frames(path, frames, neighbours)
             ]
         else:
-            read = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            rgb = None if read is None else np.asarray(read[..., ::-1], dtype=np.uint8)
-            pictures = [] if rgb is None else [(reduce(rgb, longest), None)]
+            try:
+                pictures = [(reduce(read_image(path), longest), None)]
+            except ImageError as error:
+                files["skipped"].append(f"{path.name} ({error.problem})")
+                continue
         if not pictures:
             files["skipped"].append(f"{path.name} (cannot be read)")
             continue
@@ -109,12 +113,37 @@ def _photos(
         files[split].append(path.name)
         for picture, place in pictures:
             writer.picture(split, picture, place)
+            splits.add(split, path.name, picture)
     if not files["train"]:
         raise DataError(
             f"no usable photo or clip below {', '.join(map(str, folders))}",
             expected=f"pictures of {smallest} pixels or more, {', '.join(sorted(PHOTOS | CLIPS))}",
             mend="name a folder that holds some",
         )
+
+
+class _Splits:
+    """Which sharp pictures went into which split, by their pixels."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, tuple[str, str]] = {}
+        self.shared: list[str] = []
+        """Pictures that are in both splits, as "this and that"."""
+
+    def add(self, split: str, name: str, sharp: Pixels) -> None:
+        digest = hashlib.sha256(repr(sharp.shape).encode() + sharp.tobytes()).digest()
+        other, first = self._first.setdefault(digest, (split, name))
+        if other != split:
+            self.shared.append(f"{first} and {name}")
+
+    def warn(self) -> None:
+        if self.shared:
+            more = f" and {len(self.shared) - _SHOWN} more" if len(self.shared) > _SHOWN else ""
+            print(
+                "train: warning: the same picture is trained on and validated on, so that the "
+                f"validation says too much: {'; '.join(self.shared[:_SHOWN])}{more}",
+                file=sys.stderr,
+            )
 
 
 def _selected(
@@ -175,7 +204,7 @@ def _compressed(
 
 
 def _pairs(
-    writer: Writer, dataset: str, roots: list[Path], files: Files, *, split: str,
+    writer: Writer, dataset: str, roots: list[Path], files: Files, splits: _Splits, *, split: str,
     exclude: set[str], validation: set[str], smallest: int, crf: int | None,
 ) -> None:  # fmt: skip
     chosen, kept, skipped = _selected(dataset, roots, split, exclude, validation)
@@ -187,6 +216,7 @@ def _pairs(
             part = "validation" if pair.name in kept else "train"
             place = None if pair.number is None else Place(pair.sequence, pair.number)
             writer.pair(part, degraded, sharp, place)
+            splits.add(part, pair.name, sharp)
             files[part].append(pair.name)
             progress.advance()
     files["skipped"] += opened.skipped
@@ -230,6 +260,7 @@ def make(
             with unequal names or sizes.
     """
     check_writable(out, DataError)
+    splits = _Splits()
     files: Files = {"train": [], "validation": [], "skipped": []}
     reduction = {
         "longest": longest, "longest_clip": longest_clip, "frames": frames,
@@ -240,14 +271,15 @@ def make(
     ):  # fmt: skip
         if dataset is None:
             named = {"exclude": exclude, "validation": validation}
-            _photos(writer, folders, files, **named, **reduction)  # type: ignore[arg-type]
+            _photos(writer, folders, files, splits, **named, **reduction)  # type: ignore[arg-type]
         else:
             _pairs(
-                writer, dataset, folders, files, split=split, exclude=exclude,
+                writer, dataset, folders, files, splits, split=split, exclude=exclude,
                 validation=validation, smallest=smallest, crf=crf,
             )  # fmt: skip
             if photos:
                 beside: dict[str, set[str]] = {"exclude": set(), "validation": set()}
-                _photos(writer, photos, files, **beside, **reduction)  # type: ignore[arg-type]
+                _photos(writer, photos, files, splits, **beside, **reduction)  # type: ignore[arg-type]
         writer.finish(files)
+    splits.warn()
     return files

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge_restore.errors import DataError, DependencyError
+from edge_restore.errors import DataError
 from edge_restore.files import atomic_path
+from edge_restore.images import ImageError, output_names, read_image, write_png
 from edge_restore.progress import Progress
 from train.pack import PHOTOS
 from train.packing import reduce
@@ -18,6 +19,7 @@ from train.simulator.compression import h264
 from train.simulator.degradation import Degradation
 
 _FOLDERS = {"deblur": "blurred", "denoise": "input", "derain": "input"}
+_SHOWN = 8
 _TRUTH = {"deblur": "sharp", "denoise": "target", "derain": "target"}
 
 
@@ -50,13 +52,10 @@ def make(
         How many pairs were written.
 
     Raises:
-        DataError: no readable picture in the folder.
+        DataError: no picture in the folder, or two that would be written to one name; and at the
+            end, when the others are written, pictures that cannot be read.
         OptionError: no such severity, task or trajectory, or an impossible rate factor.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError("opencv-python", needed_for="reading pictures", extra="") from error
     degradation = Degradation.of(task, severity, trajectory=trajectory, jpeg=jpeg)
     names = sorted(p for p in folder.glob("*") if p.suffix.lower() in PHOTOS)[:count]
     if not names:
@@ -65,19 +64,22 @@ def make(
             expected=f"files ending in {', '.join(sorted(PHOTOS))}",
             mend="name a folder with photos",
         )
+    made = output_names(path.name for path in names)
     parts = _FOLDERS[task], _TRUTH[task]
     for part in parts:
         (out / part).mkdir(parents=True, exist_ok=True)
-    written = 0
+    written, unread = 0, []
     with Progress(len(names), f"{task} ({severity})", unit="picture") as progress:
         for index, path in enumerate(names):
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if picture is None:
-                progress.advance(1, f"{path.name} cannot be read: skipped")
+            try:
+                picture = read_image(path)
+            except ImageError as error:
+                unread.append(f"'{path.name}' {error.problem}")
+                progress.advance()
                 continue
             if longest is not None:
                 picture = reduce(picture, longest)
-            rgb = torch.from_numpy(np.ascontiguousarray(picture[..., ::-1]))
+            rgb = torch.from_numpy(np.ascontiguousarray(picture))
             generator = torch.Generator().manual_seed(seed * 100_003 + index)
             sharp = rgb.permute(2, 0, 1)[None].float() / 255
             pair = degradation.apply(sharp, generator)
@@ -87,8 +89,7 @@ def make(
             if crf is not None:
                 (degraded,) = h264([degraded], crf)
             for part, pixels in zip(parts, (degraded, truth), strict=True):
-                with atomic_path(out / part / f"{path.stem}.png") as temporary:
-                    cv2.imwrite(str(temporary), pixels[..., ::-1])
+                write_png(out / part / made[path.name], pixels)
             written += 1
             progress.advance()
     document = {
@@ -99,4 +100,13 @@ def make(
     with atomic_path(out / "pairs.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"{written} pairs in {out}")
+    if unread:
+        more = f"\n    and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+        raise DataError(
+            f"{len(unread)} of {len(names)} pictures were left out:"
+            + "".join(f"\n    {line}" for line in unread[:_SHOWN])
+            + more,
+            expected="pictures that can be read, whole",
+            mend="save them anew with an image program, or move them away; the others are written",
+        )
     return written

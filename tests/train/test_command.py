@@ -1,5 +1,6 @@
 """`python -m train` from pack to weights, and its refusals."""
 
+import json
 import os
 import signal
 
@@ -166,6 +167,35 @@ def test_pairs_are_blurred_and_reproducible(photos, tmp_path):
         assert np.array_equal(blurred, again)
         assert blurred.shape == sharp.shape == (208, 228, 3)
         assert psnr(blurred, sharp) < 35
+
+
+def test_blur_of_two_pictures_that_would_have_one_name_is_refused(photos, tmp_path, capsys):
+    from tests.train.conftest import draw
+
+    for names in (("a.jpg", "a.png"), ("A.png", "a.png"), ("a.JPG", "A.jpeg")):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        for seed, name in enumerate(names):
+            draw(folder / name, seed)
+        assert main(["blur", str(folder), "--out", str(tmp_path / "out")]) == 2
+        message = capsys.readouterr().err
+        assert all(f"'{name}'" in message for name in names)
+        assert not (tmp_path / "out").exists()
+
+
+def test_blur_names_what_it_cannot_read_and_writes_the_others(photos, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    whole = (photos / "photo0.png").read_bytes()
+    (folder / "good.png").write_bytes(whole)
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("no picture")
+    assert main(["blur", str(folder), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "2 of 3 pictures were left out" in message
+    assert "'half.png' is cut off" in message and "'text.jpg' cannot be read" in message
+    assert [p.name for p in (tmp_path / "out" / "sharp").iterdir()] == ["good.png"]
+    assert json.loads((tmp_path / "out" / "pairs.json").read_text())["pictures"] == 1
 
 
 def test_pairs_of_another_task_are_an_input_and_a_target(photos, tmp_path):

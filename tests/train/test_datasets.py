@@ -183,7 +183,17 @@ def test_images_are_opened_and_bad_ones_counted_named_and_left_out(tmp_path):
     ((pair, degraded, sharp),) = images
     assert pair.name == "good"
     assert degraded.shape == sharp.shape == (20, 30, 3)
-    assert images.skipped == ["broken (cannot be read)", "tiny (smaller than 10 pixels)"]
+    assert images.skipped == [
+        "broken (cannot be read as an image)",
+        "tiny (smaller than 10 pixels)",
+    ]
+
+
+@pytest.mark.parametrize("twin", ["input/a.jpg", "target/a.bmp"])
+def test_two_pictures_of_one_name_are_refused(tmp_path, twin):
+    put(tmp_path, "input/a.png", "target/a.png", twin, size=(20, 30))
+    with pytest.raises(DataError, match=r"a\.(jpg|bmp|png)' and .*a\.(png|jpg)' have one name"):
+        read("pairs", tmp_path)
 
 
 def test_unequal_sizes_are_one_error_that_names_them(tmp_path):

@@ -27,7 +27,7 @@ def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path):
     files = packing.make([tmp_path], out, exclude={"left_out.png"}, validation=set(), longest=400)
     assert files["train"] == ["large.png"]
     assert files["skipped"] == [
-        "broken.jpg (cannot be read)",
+        "broken.jpg (cannot be read as an image)",
         "left_out.png (excluded)",
         "tiny.png (smaller than 192 pixels)",
     ]
@@ -70,6 +70,29 @@ def gopro(root, clips=("A", "B"), size=(200, 210)):
                 draw(folder / f"{number:06d}.png", number + 50 * (side == "sharp"), size)
 
 
+def test_a_photo_that_is_cut_off_is_named_and_not_packed(tmp_path):
+    draw(tmp_path / "good.png", 1)
+    for suffix in ("png", "jpg", "bmp", "webp", "tif"):
+        path = tmp_path / f"half.{suffix}"
+        draw(path, 2)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
+    assert files["train"] == ["good.png"]
+    assert [line.split(" ")[0] for line in files["skipped"]] == [
+        "half.bmp", "half.jpg", "half.png", "half.tif", "half.webp"
+    ]  # fmt: skip
+    assert all("is cut off" in line for line in files["skipped"])
+
+
+def test_a_photo_in_both_splits_is_a_warning(tmp_path, capsys):
+    draw(tmp_path / "a.png", 1)
+    draw(tmp_path / "b.bmp", 1)
+    draw(tmp_path / "c.png", 2)
+    for validation, told in (("b.bmp", True), ("c.png", False)):
+        packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation={validation})
+        assert ("a.png and b.bmp" in capsys.readouterr().err) is told
+
+
 def test_pairs_of_a_data_set(tmp_path, photos):
     import cv2
 
@@ -81,7 +104,7 @@ def test_pairs_of_a_data_set(tmp_path, photos):
     )
     assert files["train"] == ["A/000007", "A/000008", "B/000007", *(f"photo{i}.png" for i in "012")]
     assert files["validation"] == ["C/000008"]
-    assert files["skipped"] == ["C/000007 (excluded)", "B/000008 (cannot be read)"]
+    assert files["skipped"] == ["C/000007 (excluded)", "B/000008 (cannot be read as an image)"]
     pack = packs.load(out)
     assert len(pack.train) == 3
     assert pack.neighbours("train", 0) == (None, None)
