@@ -70,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
         info = source.info
         with _stop_on_signal() as stop:
             sink = open_sink(options.out, info, source_path=Path(options.source))
+            said = list(sink.warnings)
+            _warn(said)  # now, not after hours of work
             with Progress(info.frames, "restoring") as progress:
 
                 def show(_: Frame) -> None:
@@ -84,8 +86,7 @@ def run(options: argparse.Namespace) -> int:
             restorer=restorer,
         )
         damaged = bool(source.warnings)
-    for warning in result.warnings:
-        print(f"edge-restore: warning: {warning}", file=sys.stderr)
+    _warn([warning for warning in result.warnings if warning not in said])
     unwritten = _write_report(report, options.report) if options.report else None
     if result.failure is not None:
         print(
@@ -133,6 +134,11 @@ def _stop_on_signal() -> Iterator[_Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"edge-restore: warning: {warning}", file=sys.stderr)
 
 
 def _check_report(options: argparse.Namespace) -> None:

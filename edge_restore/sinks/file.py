@@ -14,6 +14,7 @@ from edge_restore.errors import DependencyError, InternalError, SinkError, UserE
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Frame
 from edge_restore.sinks.display_matrix import write_display_matrix
+from edge_restore.sinks.losses import losses, pixel_format
 from edge_restore.sinks.source_tracks import SourceTracks
 from edge_restore.sinks.space import ReservedSpace
 from edge_restore.sources import colour
@@ -79,10 +80,9 @@ class FileSink:
         _check_output(path, source_path)
         self.path = path
         self.info = info
-        # H.264 halves the colour planes of 4:2:0, which odd sizes do not allow.
-        odd = info.width % 2 or info.height % 2
-        self._pixel_format = "yuv444p" if odd else "yuv420p"
+        self._pixel_format = pixel_format(info)
         self._reformatter = VideoReformatter()
+        self.warnings: list[str] = []
         self._tracks: SourceTracks | None = None
         self.frames_written = 0
         self._last_pts: int | None = None
@@ -95,13 +95,15 @@ class FileSink:
             self._output = self._open.enter_context(self._container())
             self._video = self._add_video()
             if source_path is not None:
-                self._tracks = SourceTracks(source_path, self._output, path, self._mux)
+                self._tracks = SourceTracks(
+                    source_path, self._output, path, self._mux, self.warnings
+                )
                 self._open.callback(self._tracks.close)
             self._output.start_encoding()  # creates the file
             self._space = ReservedSpace(self._temporary, _metadata_bytes(info))
             self._open.callback(self._space.close)
             self._open = self._open.pop_all()
-        self.warnings = self._tracks.warnings if self._tracks else []
+        self.warnings.extend(losses(info))
 
     def write(self, frame: Frame) -> None:
         """Encode a frame of the stream's size, later than the one before.

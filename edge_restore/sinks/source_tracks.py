@@ -28,6 +28,7 @@ class SourceTracks:
         output: where the sound goes; its audio streams are added here.
         name: what error messages call the output.
         mux: takes the packets.
+        warnings: where to say what is left out.
 
     Raises:
         SinkError: the output's container cannot hold the source's sound.
@@ -39,8 +40,9 @@ class SourceTracks:
         output: OutputContainer,
         name: Path,
         mux: Callable[[Packet[Any]], None],
+        warnings: list[str],
     ) -> None:
-        self.warnings: list[str] = []
+        self.warnings = warnings
         self._input = open_container(path)
         self._mux = mux
         self._video = video_stream(self._input, path)

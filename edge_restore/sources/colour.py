@@ -66,7 +66,7 @@ def from_rgb(
     Args:
         pixels: the picture.
         info: the stream, whose matrix and range are used.
-        pixel_format: planar YCbCr of 8 bits, e.g. "yuv420p".
+        pixel_format: planar YCbCr of 8 or 10 bits, e.g. "yuv420p", "yuv422p10le".
         reformatter: kept from frame to frame, because it keeps tables.
     """
     from av import VideoFrame
@@ -75,7 +75,7 @@ def from_rgb(
     picture.colorspace = matrix(info)
     picture.color_range = FULL
     formats = [pixel_format]
-    if _range(info) == FULL:
+    if _range(info) == FULL and not pixel_format.endswith("10le"):
         # swscale widens the range by rounding down, which takes half a level off every colour that
         # is not grey. With two more bits on the way it is a sixth of one.
         formats.insert(0, f"{pixel_format}10le")

@@ -14,6 +14,7 @@ from edge_restore.errors import OptionError, SourceError
 from edge_restore.frames import Frame, StageClock
 from edge_restore.sources import colour
 from edge_restore.sources.container import open_container, video_stream
+from edge_restore.sources.interlacing import check_progressive
 from edge_restore.sources.iso_boxes import truncation
 from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
 
@@ -68,6 +69,7 @@ class FileSource:
                     expected="one size throughout",
                     mend="cut the video where its size changes, and restore the parts",
                 )
+            check_progressive(picture, index, self.path)
             pixels = colour.to_rgb(picture, self.info, reformatter)
             last = self._time(picture, last)
             clock.end("decode")
@@ -144,6 +146,7 @@ class FileSource:
         with open_container(self.path) as container:
             stream = video_stream(container, self.path)
             picture = self._first_picture()
+            check_progressive(picture, 0, self.path)
             rate = stream.guessed_rate or stream.average_rate or None
             time_base = stream.time_base or Fraction(1, 90000)
             duration = None
@@ -173,6 +176,8 @@ class FileSource:
                 has_audio=bool(container.streams.audio),
                 metadata=dict(container.metadata),
                 stream_metadata=dict(stream.metadata),
+                pixel_format=picture.format.name,
+                side_data=_side_data(picture),
             )
         return info
 
@@ -189,6 +194,12 @@ class FileSource:
             expected="a video of at least one frame",
             mend="copy or record the file again",
         )
+
+
+def _side_data(picture: VideoFrame) -> tuple[str, ...]:
+    from av.sidedata.sidedata import Type
+
+    return tuple(kind.name for kind in Type if picture.side_data.get(kind.name) is not None)
 
 
 def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:

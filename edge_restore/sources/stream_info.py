@@ -30,6 +30,9 @@ class StreamInfo:
         has_audio: whether there is a sound track.
         metadata: the container's tags.
         stream_metadata: the video stream's own tags.
+        pixel_format: FFmpeg's name of the decoded pictures' layout; empty for RGB of 8 bits that
+            came from no video.
+        side_data: what else the first picture carries, by FFmpeg's names, e.g. HDR metadata.
     """
 
     width: int
@@ -47,6 +50,8 @@ class StreamInfo:
     has_audio: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     stream_metadata: Mapping[str, str] = field(default_factory=dict)
+    pixel_format: str = ""
+    side_data: tuple[str, ...] = ()
 
     @property
     def rotation(self) -> int:
