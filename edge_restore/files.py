@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,9 @@ _swept: dict[str, tuple[float, float]] = {}
 
 
 @contextmanager
-def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_path(
+    path: str | Path, *, durable: bool = False, mode: int | None = None
+) -> Iterator[Path]:
     """Lend a temporary name beside `path`; publish it under `path` when the block succeeds.
 
     The temporary file exists already, empty, and is locked for as long as the block runs. Its name
@@ -43,12 +46,10 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     removed and whatever stood at `path` is untouched. What a killed process left in the folder is
     recognized by its name, and by its lock being free, and removed.
 
-    The result has the mode of the file that it replaces, or that of any new file, unless the block
-    gives it another.
-
     Args:
         path: where the result is to stand.
         durable: wait until the content is on the disk before it gets its name.
+        mode: of the result; by default that of the file that it replaces, or of any new file.
 
     Raises:
         SinkError: the system refused to write (any OSError of the block), `path` is something
@@ -62,10 +63,11 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(target, SinkError, error) from error
     try:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         yield temporary
-        if old is not None and stat.S_IMODE(temporary.stat().st_mode) == mode:
-            temporary.chmod(stat.S_IMODE(old.st_mode) & 0o777)
+        if mode is None and old is not None:
+            mode = stat.S_IMODE(old.st_mode) & 0o777
+        if mode is not None:
+            temporary.chmod(mode)
         if durable:
             os.fsync(descriptor)
         _plain_or_missing(target, SinkError)
@@ -78,14 +80,14 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all.
+def write_text(path: str | Path, text: str, *, mode: int | None = None) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all; `mode` as for `atomic_path`.
 
     Raises:
         SinkError: the file cannot be written.
     """
     check_writable(path)
-    with atomic_path(path, durable=True) as temporary:
+    with atomic_path(path, durable=True, mode=mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -121,35 +123,28 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def check_writable(path: str | Path, error: type[UserError] = SinkError) -> bool:
+def check_writable(path: str | Path, error: type[UserError] = SinkError) -> None:
     """Make sure, before any work is done, that a file can be written at `path`.
 
-    The folder is asked by creating a file in it: permission bits say nothing of read-only mounts,
-    and they do not bind root.
-
-    Returns:
-        Whether names that differ in their case alone are one there.
+    The folder is asked by creating a nameless file in it: permission bits say nothing of read-only
+    mounts, and they do not bind root.
 
     Raises:
         error: the folder is missing or refuses new files, or `path` is something other than a
             plain file that may be replaced.
     """
     target = Path(path)
-    caseless = check_folder(target.parent, error, for_file=target)
+    check_folder(target.parent, error, for_file=target)
     old = _plain_or_missing(target, error)
     if old is not None:
         _check_replaceable(target, old, error)
-    return caseless
 
 
-def check_folder(folder: Path, error: type[UserError] = SinkError, *, for_file: Path) -> bool:
+def check_folder(folder: Path, error: type[UserError] = SinkError, *, for_file: Path) -> None:
     """Make sure that new files can be made in `folder`.
 
     Args:
         for_file: what is to be written there, for the message.
-
-    Returns:
-        Whether names that differ in their case alone are one there.
 
     Raises:
         error: the folder is missing, cannot be searched, or refuses new files.
@@ -170,15 +165,25 @@ def check_folder(folder: Path, error: type[UserError] = SinkError, *, for_file: 
             mend=f"mkdir -p {folder}" if problem == "does not exist" else "choose another folder",
         )
     remove_leftovers(folder, always=True)
-    probe = folder / _temporary_name("")
     try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        try:
-            return (folder / probe.name.upper()).exists()
-        finally:
-            probe.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as failure:
-        raise unwritable(for_file, error, failure, probe) from failure
+        raise unwritable(for_file, error, failure) from failure
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether names in `folder` that differ in their case alone are one; asked by making a file."""
+    try:
+        temporary, descriptor = _create(folder / "case")
+    except OSError:
+        return False
+    try:
+        return os.path.lexists(folder / temporary.name.upper())
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        os.close(descriptor)
 
 
 def check_input(path: str | Path, what: str, error: type[UserError] = DataError) -> None:

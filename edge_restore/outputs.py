@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.errors import DataError, SinkError, UserError
-from edge_restore.files import check_folder, check_writable, kind, unwritable
+from edge_restore.files import check_folder, check_writable, ignores_case, kind, unwritable
 
 _Identity = tuple[int, int]
 """Device and inode: the same for every name of a file."""
@@ -37,6 +37,26 @@ class InputFolder:
     path: Path
     suffixes: Collection[str]
     below: bool = False
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A file's place, alike for all its spellings.
+
+    Attributes:
+        present: the nearest folder above it that is there.
+        identity: that folder's.
+        names: of the folders below that are to be made, and of the file.
+    """
+
+    present: Path
+    identity: _Identity
+    names: tuple[str, ...]
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """The names, alike where a file system that ignores case takes them for one."""
+        return tuple(unicodedata.normalize("NFC", name).casefold() for name in self.names)
 
 
 Output = tuple[str, Path | None]
@@ -73,17 +93,18 @@ def check_outputs(
         _check_input(name, source)
     for name, folder in made:
         _check_new_folder(name, folder, error)
-    seen: dict[tuple[_Identity, tuple[str, ...]], tuple[str, Path]] = {}
+    seen: dict[tuple[_Identity, tuple[str, ...]], list[tuple[str, Path, _Place]]] = {}
     for name, path in named:
         place = _check_place(path, made, error)
-        if place in seen:
-            other, first = seen[place]
-            raise error(
-                f"{name} '{path}' and {other} '{first}' are the same file",
-                expected="a file of its own for each",
-                mend="give one of them another name",
-            )
-        seen[place] = name, path
+        alike = seen.setdefault((place.identity, place.folded), [])
+        for other, first, theirs in alike:
+            if theirs.names == place.names or ignores_case(place.present):
+                raise error(
+                    f"{name} '{path}' and {other} '{first}' are the same file",
+                    expected="a file of its own for each",
+                    mend="give one of them another name",
+                )
+        alike.append((name, path, place))
     _check_no_input(named, read, error)
 
 
@@ -123,21 +144,17 @@ def _check_new_folder(name: str, folder: Path, error: type[UserError]) -> None:
     check_folder(present, error, for_file=folder)
 
 
-def _check_place(
-    path: Path, made: Collection[tuple[str, Path]], error: type[UserError]
-) -> tuple[_Identity, tuple[str, ...]]:
-    """Where `path` is, alike for all its spellings, once a file can be written there."""
+def _check_place(path: Path, made: Collection[tuple[str, Path]], error: type[UserError]) -> _Place:
+    """Where `path` is, once it is known that a file can be written there."""
     present, missing = _present(path.parent, path, error)
     if missing and any(_lies_in(path.parent, folder) for _, folder in made):
-        caseless = check_folder(present, error, for_file=path)
+        check_folder(present, error, for_file=path)
     else:
-        caseless = check_writable(path, error)
+        check_writable(path, error)
     names = (*missing, path.name)
     _check_lengths(path, names, present, error)
     status = os.stat(present)
-    if caseless:
-        names = tuple(unicodedata.normalize("NFC", name).casefold() for name in names)
-    return (status.st_dev, status.st_ino), names
+    return _Place(present, (status.st_dev, status.st_ino), names)
 
 
 def _present(folder: Path, path: Path, error: type[UserError]) -> tuple[Path, tuple[str, ...]]:

@@ -24,7 +24,7 @@ from edge_restore.cards import model_card
 from edge_restore.demo import photo
 from edge_restore.engine.cache import default_folder
 from edge_restore.errors import DependencyError, UserError
-from edge_restore.files import write_text
+from edge_restore.files import make_folder, open_input, write_text
 from edge_restore.frames import Pixels
 from edge_restore.metrics import finite_psnr
 
@@ -36,6 +36,7 @@ SIZE = (180, 320)
 """(height, width) of the frame; which backend is faster hardly depends on it."""
 
 _TURNS = 3
+_LARGEST_MEMORY = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ def _file(models: Sequence[Path], threads: int | None, names: Sequence[str]) -> 
 
 def _read(file: Path, names: Sequence[str]) -> str | None:
     try:
-        chosen = json.loads(file.read_text(encoding="utf-8"))["chosen"]
-    except (OSError, ValueError, KeyError, TypeError):
+        with open_input(file, "the memory") as stream:
+            chosen = json.loads(stream.read(_LARGEST_MEMORY))["chosen"]
+    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return chosen if chosen in names else None
 
@@ -133,7 +135,7 @@ def _write(file: Path, chosen: str, measured: Sequence[Candidate]) -> None:
     """Remember it; where that cannot be done, it is measured again the next time."""
     document = {"chosen": chosen, "measured": [asdict(one) for one in measured]}
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         write_text(file, json.dumps(document, indent=1) + "\n")
-    except (OSError, UserError):
+    except UserError:
         return

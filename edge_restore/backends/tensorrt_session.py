@@ -16,7 +16,7 @@ from edge_restore.engine.build_log import BuildLog, make_logger
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.manifest import EngineManifest, Loaded
 from edge_restore.engine.trusted_file import EngineError
-from edge_restore.errors import BackendError
+from edge_restore.errors import BackendError, UserError
 from edge_restore.files import atomic_path
 
 _KEPT_MESSAGES = 200
@@ -113,7 +113,7 @@ class Session:
     def _read_runtime_cache(self, runtime_config: Any) -> Any:
         runtime_cache = runtime_config.create_runtime_cache()
         file = self._cache_file
-        if file is not None and file.exists():
+        if file is not None:
             # It holds machine code. What is not ours, or of another version, is made anew.
             with contextlib.suppress(EngineError):
                 runtime_cache.deserialize(trusted_file.read(file, "the runtime cache", "remove it"))
@@ -127,9 +127,11 @@ class Session:
         if content is None:
             return
         # Without the file the next start only takes longer.
-        with contextlib.suppress(OSError, BackendError), atomic_path(file) as temporary:
+        with (
+            contextlib.suppress(UserError),
+            atomic_path(file, mode=trusted_file.MODE) as temporary,
+        ):
             temporary.write_bytes(bytes(content))
-            temporary.chmod(trusted_file.MODE)
 
     def _ports(self) -> dict[str, tuple[Any, Any]]:
         """Mode and type of every input and output, by name."""

@@ -135,6 +135,12 @@ def build(options: argparse.Namespace) -> int:
     store = None
     if options.output is None or options.cache is not None:
         store = EngineCache(options.cache, wait_seconds=options.wait)
+        if not store.is_own:
+            print(
+                f"edge-restore: '{store.folder}' holds other files: it is used, and nothing in it "
+                "is ever removed",
+                file=sys.stderr,
+            )
     log = BuildLog(sys.stderr if options.verbose else None)
     begun = time.monotonic()
     built: Built | None

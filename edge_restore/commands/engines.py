@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def engines(options: argparse.Namespace) -> int:
 
     The cache holds what `edge-restore build` built without -o, and what the backend built for
     itself. It never grows beyond 2 GiB by much: a build removes what was not used for longest.
+    Nothing is ever removed from a folder that held other files before.
     """
     from edge_restore.engine.cache import EngineCache
     from edge_restore.report import cells
@@ -49,6 +51,12 @@ def engines(options: argparse.Namespace) -> int:
     store = EngineCache(options.cache)
     limit = None if options.limit is None else options.limit << 20
     removed = store.prune(limit) if options.prune else []
+    if options.prune and not store.is_own:
+        print(
+            f"edge-restore: warning: nothing is removed from '{store.folder}': it holds other "
+            "files, so it is not the cache's own",
+            file=sys.stderr,
+        )
     entries = store.entries()
     if options.json:
         document = {
@@ -74,7 +82,10 @@ def _row(entry: Entry) -> list[str]:
     from edge_restore.report import cells
 
     size = cells.size(entry.bytes)
-    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+    try:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+    except (OverflowError, ValueError, OSError):  # a file's time may be any number
+        used = "?"
     if (manifest := entry.manifest) is None:
         return [entry.engine.name, f"unusable: {entry.problem}", "", "", "", size, used]
     return [

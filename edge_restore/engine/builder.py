@@ -11,7 +11,8 @@ path has not yet been run on a GPU; ``pytest -m gpu tests/gpu`` and ``edge-resto
 
 from __future__ import annotations
 
-import os
+import contextlib
+import errno
 import shutil
 import sys
 from collections.abc import Callable
@@ -34,7 +35,9 @@ from edge_restore.engine.manifest import (
 )
 from edge_restore.engine.plan import Plan
 from edge_restore.errors import BackendError, SinkError
-from edge_restore.files import atomic_path, check_writable
+from edge_restore.files import atomic_path, check_writable, write_text
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SPARE_BYTES = 1 << 20
 """Kept free beside an engine, for its manifest and for whoever else writes."""
@@ -179,18 +182,18 @@ def write(built: Built, plan: Plan, path: Path, *, command: str) -> EngineManife
         command=command,
     )
     try:
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            os.fchmod(file.fileno(), trusted_file.MODE)
-            file.write(built.engine)
-            file.flush()
-            os.fsync(file.fileno())
+        with atomic_path(path, durable=True, mode=trusted_file.MODE) as temporary:
+            temporary.write_bytes(built.engine)
         manifest.write(manifest_path(path))
-        layers_path(path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            layers_path(path).unlink(missing_ok=True)
         if built.inspector:
-            with atomic_path(layers_path(path)) as temporary:
-                temporary.write_text(built.inspector, encoding="utf-8")
-    except OSError as error:
-        raise _no_space(path.parent, len(built.engine), error.strerror or str(error)) from error
+            write_text(layers_path(path), built.inspector)
+    except SinkError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            raise _no_space(path.parent, len(built.engine), cause.strerror or "full") from cause
+        raise
     return manifest
 
 
@@ -260,7 +263,10 @@ def _failed(plan: Plan, log: BuildLog) -> BackendError:
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # then writing will tell
+        return
     if free < needed + _SPARE_BYTES:
         raise _no_space(folder, needed, f"{free} bytes are free")
 

@@ -3,6 +3,11 @@
 An engine's key is a hash over everything that its content depends on, so a changed model, library
 version or kernel is another engine, and nothing in the cache is ever wrong, only unused. What has
 not been used for longest goes when the folder grows beyond its limit.
+
+Only what is the cache's own is ever removed: a plain file whose name has the pattern that the cache
+gives, and whose content says the same (for an engine, the manifest that names it), in a folder that
+the cache has made. A marker file, which also tells programs that make backups to leave the folder
+out, says that it has.
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,17 +25,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_restore.engine.lock import locked
-from edge_restore.engine.manifest import EngineError, EngineManifest, manifest_path, read_manifest
-from edge_restore.errors import OptionError, SinkError
+from edge_restore.engine.lock import is_held, locked
+from edge_restore.engine.manifest import EngineManifest, manifest_path, names_engine, read_manifest
+from edge_restore.errors import OptionError, SinkError, UserError
+from edge_restore.files import atomic_path, is_temporary, open_input, remove_leftovers
 
 SUFFIX = ".engine"
 RUNTIME_CACHE_SUFFIX = ".runtime_cache"
 DEFAULT_LIMIT = 2 << 30
 WAIT_SECONDS = 600.0
 
+MARKER = "CACHEDIR.TAG"
+_MARK = """\
+Signature: 8a477f597d28d172789f06886806bc55
+# This folder was made by edge-restore, which keeps engines in it and removes them again.
+# See https://bford.info/cachedir/
+"""
+"""The first line is the convention's, the second one is ours."""
+
+_STEM = r"[\w-]{1,40}-[0-9a-f]{24}"
+_ENGINE = re.compile(rf"{_STEM}\.engine")
+_BESIDE = re.compile(rf"{_STEM}\.(manifest\.json|layers\.json|runtime_cache|lock)")
+_TIMINGS = re.compile(r"(tensorrt|rtx)-\w+-sm_\d+\.timing")
+_OLD_TEMPORARY = re.compile(
+    rf"\.({_STEM}(\.manifest|\.layers)?|(tensorrt|rtx)-\w+-sm_\d+)\.[0-9a-f]{{8}}"
+    r"\.(engine|json|runtime_cache|timing)"
+)
+"""What earlier versions called a file while they wrote it."""
+
 _ABANDONED_SECONDS = 3600.0
-"""A temporary file this old was left by a process that was killed while it wrote."""
+"""A file this old that belongs to nothing was left by a process that was killed."""
 
 
 def default_folder() -> Path:
@@ -67,6 +93,12 @@ class Entry:
 class EngineCache:
     """A folder of engines.
 
+    A folder that is not the cache's own, because it held something else before, is used like any
+    other; only nothing in it is ever removed.
+
+    Attributes:
+        is_own: whether the cache has made the folder, or found it empty.
+
     Args:
         folder: created, for the user alone, when missing.
         limit: bytes that the engines may take together.
@@ -98,6 +130,7 @@ class EngineCache:
                 expected="a folder for engines",
                 mend="choose another one with --cache",
             ) from error
+        self.is_own = self._is_marked() or self._mark()
 
     def path(self, name: str, content_key: str) -> Path:
         """Where the engine with this key lies; `name` is for people who look into the folder."""
@@ -120,9 +153,12 @@ class EngineCache:
             os.utime(engine)
 
     def entries(self) -> list[Entry]:
-        """What is in the cache, last used first."""
-        # A leading dot is a file that is being written.
-        found = [self._entry(path) for path in self.folder.glob(f"[!.]*{SUFFIX}")]
+        """What is in the cache, last used first.
+
+        Raises:
+            SinkError: the folder cannot be read.
+        """
+        found = [self._entry(path) for path in self._files() if _ENGINE.fullmatch(path.name)]
         kept = [entry for entry in found if entry is not None]
         return sorted(kept, key=lambda entry: (-entry.used, entry.engine.name))
 
@@ -130,7 +166,9 @@ class EngineCache:
         """Remove what was not used for longest until the rest fits into the limit.
 
         Also removed: engines that cannot be trusted, manifests without an engine, and what killed
-        processes left half-written. An engine that is being built is left alone.
+        processes left half-written. An engine that is being built is left alone, and so is one
+        that no manifest names: whose it is cannot be told. In a folder that is not the cache's
+        own nothing is removed.
 
         Args:
             limit: bytes; the cache's own by default. 0 removes everything.
@@ -138,48 +176,109 @@ class EngineCache:
 
         Returns:
             The engines that were removed.
+
+        Raises:
+            SinkError: the folder cannot be read.
         """
+        if not self.is_own:
+            return []
         limit = self.limit if limit is None else limit
         removed, total = [], 0
         for entry in self.entries():
+            if not names_engine(entry.engine):
+                continue
             total += entry.bytes
             wanted = entry.manifest is not None and total <= limit
-            if (wanted or entry.engine == keep) or self._is_being_built(entry.engine):
+            if (wanted or entry.engine == keep) or is_held(entry.engine.with_suffix(".lock")):
                 continue
-            total -= entry.bytes
-            self._remove(entry.engine)
-            removed.append(entry)
+            if self._remove(entry.engine):
+                total -= entry.bytes
+                removed.append(entry)
         self._sweep()
         return removed
+
+    def _is_marked(self) -> bool:
+        try:
+            with open_input(self.folder / MARKER, "the marker") as file:
+                return file.read(4096).decode("utf-8", "replace").startswith(_MARK)
+        except (UserError, OSError):
+            return False
+
+    def _mark(self) -> bool:
+        """Mark the folder as the cache's own if nothing else is in it; whether it is now.
+
+        Caches that were made before there were markers hold engines alone.
+        """
+        try:
+            own = all(
+                stat.S_ISREG(path.lstat().st_mode) and _is_ours(path.name)
+                for path in self.folder.iterdir()
+            )
+            if own:
+                with atomic_path(self.folder / MARKER) as temporary:
+                    temporary.write_text(_MARK, encoding="utf-8")
+        except (UserError, OSError):  # somebody else's cache, which root filled
+            return False
+        return own
+
+    def _files(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir())
+        except OSError as error:
+            raise SinkError(
+                f"the cache folder '{self.folder}' cannot be read: {error.strerror}",
+                expected="a folder for engines",
+                mend="choose another one with --cache",
+            ) from error
 
     def _entry(self, engine: Path) -> Entry | None:
         try:
             status = engine.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                return None
             size = status.st_size + sum(f.lstat().st_size for f in _beside(engine) if f.exists())
-        except FileNotFoundError:
+        except OSError:
             return None  # pruned by another process in this moment
         try:
             return Entry(engine, size, status.st_mtime, read_manifest(engine))
-        except EngineError as error:
-            return Entry(engine, size, status.st_mtime, None, error.found)
+        except UserError as error:
+            problem = error.found
+        except (OSError, ValueError, RecursionError) as error:
+            problem = f"its manifest cannot be read: {error}"
+        return Entry(engine, size, status.st_mtime, None, problem)
 
-    def _is_being_built(self, engine: Path) -> bool:
-        return engine.with_suffix(".lock").exists()
-
-    def _remove(self, engine: Path) -> None:
+    def _remove(self, engine: Path) -> bool:
+        """Remove an engine, then what belongs to it; False if the system refuses."""
         for path in (engine, *_beside(engine)):
-            path.unlink(missing_ok=True)
+            try:
+                if stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
 
     def _sweep(self) -> None:
+        """Remove what killed processes left, when that can be told."""
+        remove_leftovers(self.folder, always=True)
         old = time.time() - _ABANDONED_SECONDS
-        for path in self.folder.iterdir():
+        for path in self._files():
             with contextlib.suppress(OSError):
-                abandoned = path.name.startswith(".") and path.lstat().st_mtime < old
-                engine = path.name.partition(".")[0] + SUFFIX
-                belongs = path.suffix in (".json", RUNTIME_CACHE_SUFFIX)
-                orphan = belongs and not (self.folder / engine).exists()
-                if abandoned or (orphan and path.lstat().st_mtime < old):
+                status = path.lstat()
+                if not stat.S_ISREG(status.st_mode) or status.st_mtime >= old:
+                    continue
+                if _OLD_TEMPORARY.fullmatch(path.name):
                     path.unlink()
+                elif _BESIDE.fullmatch(path.name) and path.name.endswith(".manifest.json"):
+                    engine = path.with_name(path.name.removesuffix(".manifest.json") + SUFFIX)
+                    if not os.path.lexists(engine) and names_engine(engine):
+                        self._remove(engine)
+
+
+def _is_ours(name: str) -> bool:
+    patterns = (_ENGINE, _BESIDE, _TIMINGS, _OLD_TEMPORARY)
+    return is_temporary(name) or any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def layers_path(engine: Path) -> Path:

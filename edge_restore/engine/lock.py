@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_restore.errors import BackendError, SinkError
+from edge_restore.files import is_named
 
 _PAUSE_SECONDS = 0.05
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @contextmanager
@@ -29,20 +33,37 @@ def locked(path: Path, *, wait_seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go: see `_acquire`
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # before it is let go: see `_acquire`
         os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process that lives holds the lock file `path`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:  # somebody else's, or no lock: nothing that would be safe to pass over
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _acquire(path: Path, deadline: float, wait_seconds: float) -> int:
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = os.open(path, _FLAGS, 0o600)
         except OSError as error:
-            raise SinkError(
-                f"the lock '{path}' cannot be made: {error.strerror}",
-                expected="a folder that accepts new files",
-                mend="choose another folder with --cache",
-            ) from error
+            raise _unmakeable(path, error.strerror or str(error)) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _unmakeable(path, "something that is no plain file has its name")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -58,16 +79,20 @@ def _acquire(path: Path, deadline: float, wait_seconds: float) -> int:
                 ) from None
             time.sleep(_PAUSE_SECONDS)
             continue
-        if _is_still_there(path, descriptor):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        except OSError as error:  # some network file systems have no locks
+            os.close(descriptor)
+            raise _unmakeable(path, error.strerror or str(error)) from error
+        if is_named(path, descriptor):
+            with contextlib.suppress(OSError):  # a full disk; the number is for people
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             return descriptor
         os.close(descriptor)  # who held it has removed it since; a new file is the lock now
 
 
-def _is_still_there(path: Path, descriptor: int) -> bool:
-    try:
-        named, held = os.stat(path), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (named.st_ino, named.st_dev) == (held.st_ino, held.st_dev)
+def _unmakeable(path: Path, reason: str) -> SinkError:
+    return SinkError(
+        f"the lock '{path}' cannot be made: {reason}",
+        expected="a folder that accepts new files",
+        mend="choose another folder with --cache",
+    )

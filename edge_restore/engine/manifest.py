@@ -8,7 +8,6 @@ beside it (``svdn.engine`` and ``svdn.manifest.json``) says of library, GPU, siz
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +18,14 @@ from edge_restore.engine import trusted_file
 from edge_restore.engine.flavour import NAMES as FLAVOURS
 from edge_restore.engine.layer_precision import KINDS, Precisions
 from edge_restore.engine.trusted_file import EngineError
-from edge_restore.files import write_text
+from edge_restore.errors import UserError
+from edge_restore.files import open_input, write_text
 from edge_restore.json_fields import JsonFields, is_integer
 
 __all__ = ["EngineError", "EngineManifest", "Expectation", "Loaded", "load_checked"]
 
-SCHEMA = "edge_restore.engine_manifest/1"
+_FAMILY = "edge_restore.engine_manifest/"
+SCHEMA = f"{_FAMILY}1"
 VERIFIERS = ("inspector", "build log", "network types")
 _LARGEST_MANIFEST = 1 << 20
 REBUILD = "build it again with `edge-restore build`"
@@ -132,8 +133,8 @@ class EngineManifest:
 
     def write(self, path: str | Path) -> None:
         """Write the manifest to `path`, whole or not at all; only the owner may change it."""
-        write_text(path, json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
-        os.chmod(path, trusted_file.MODE)
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        write_text(path, text, mode=trusted_file.MODE)
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,20 @@ def read_manifest(engine: str | Path) -> EngineManifest:
             mend="keep an engine and its manifest under the names they were built with",
         )
     return manifest
+
+
+def names_engine(engine: Path) -> bool:
+    """Whether the manifest beside an engine, there or not, is one of ours and names this file.
+
+    Whether the two can be trusted is another question: see `read_manifest`.
+    """
+    try:
+        with open_input(manifest_path(engine), "the manifest") as file:
+            document = json.loads(file.read(_LARGEST_MANIFEST))
+        named = document["engine"]["file"]
+        return bool(document["schema"].startswith(_FAMILY) and named == engine.name)
+    except (UserError, OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def _check_expectation(engine: Path, manifest: EngineManifest, expect: Expectation) -> None:

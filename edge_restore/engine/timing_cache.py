@@ -11,6 +11,7 @@ from typing import Any
 from edge_restore.engine import trusted_file
 from edge_restore.engine.plan import Plan
 from edge_restore.engine.trusted_file import EngineError
+from edge_restore.errors import SinkError
 from edge_restore.files import atomic_path
 
 
@@ -25,12 +26,10 @@ def attach(config: Any, plan: Plan, folder: Path | None) -> Path | None:
     if folder is None or not plan.flavour.has_timing_cache:
         return None
     path = file(plan, folder)
-    known = b""
-    if path.exists():
-        try:
-            known = trusted_file.read(path, "the timing cache", "remove it")
-        except EngineError:  # then everything is measured anew
-            known = b""
+    try:
+        known = trusted_file.read(path, "the timing cache", "remove it")
+    except EngineError:  # then everything is measured anew
+        known = b""
     timings = config.create_timing_cache(known)
     config.set_timing_cache(timings, False)
     return path
@@ -42,8 +41,7 @@ def keep(config: Any, path: Path | None) -> None:
     if path is None or timings is None:
         return
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, mode=trusted_file.MODE) as temporary:
             temporary.write_bytes(bytes(timings.serialize()))
-            temporary.chmod(trusted_file.MODE)
-    except OSError:
+    except SinkError:
         return
