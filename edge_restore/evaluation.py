@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_restore.backends.restorer import Restorer, restore_one
-from edge_restore.errors import BackendError, DataError, ModelError
+from edge_restore.errors import BackendError, DataError, ModelError, SinkError
 from edge_restore.files import make_folder
 from edge_restore.frames import Pixels
 from edge_restore.images import read_image, write_png
@@ -77,6 +77,30 @@ class MeanScore(_Measures):
     images: int
 
 
+@dataclass
+class Shortfall:
+    """What an evaluation did not measure, and why.
+
+    Attributes:
+        images: how many it was to measure.
+        left_out: name and reason of each image whose files cannot be used.
+        stopped: why it did not come to the others; "" where it did.
+    """
+
+    images: int
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    stopped: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.left_out or self.stopped)
+
+    def line(self, measured: int) -> str:
+        """In words: "incomplete: 37 of 50 images (1 left out; stopped: interrupted)"."""
+        why = [f"{len(self.left_out)} left out"] if self.left_out else []
+        why += [f"stopped: {self.stopped}"] if self.stopped else []
+        return f"incomplete: {measured} of {self.images} images ({'; '.join(why)})"
+
+
 def evaluate(
     pairs: Sequence[Pair],
     restorer: Restorer,
@@ -84,6 +108,8 @@ def evaluate(
     *,
     protocol: EvaluationProtocol = DEFAULT,
     lpips: Lpips | None = None,
+    on_left_out: Callable[[Pair, DataError], None] | None = None,
+    on_unsaved: Callable[[SinkError], None] | None = None,
 ) -> Iterator[ImageScore]:
     """Restore each pair's blurred image and compare it with the sharp one.
 
@@ -93,9 +119,14 @@ def evaluate(
         save: an existing folder for the restored images, as PNG.
         protocol: how to compare.
         lpips: also measured when given, on the pictures as the protocol sees them.
+        on_left_out: called with a pair that cannot be used, and why, in place of raising; the
+            other pairs are still measured.
+        on_unsaved: called, in place of raising, when a restored image cannot be written; no
+            further one is.
 
     Raises:
         DataError: an image cannot be read or is too small, or a pair's sizes differ.
+        SinkError: a restored image cannot be written.
         BackendError, ModelError: the protocol needs unrounded pixels, which the restorer or its
             model does not give.
     """
@@ -103,21 +134,29 @@ def evaluate(
         _check_unrounded(restorer, protocol)
     opened: tuple[int, int] | None = None
     for pair in pairs:
-        blurred, sharp = read_pair(pair)
+        try:
+            blurred, sharp = read_pair(pair)
+            if lpips:
+                _check_lpips(pair, blurred)
+        except DataError as error:
+            if on_left_out is None:
+                raise
+            on_left_out(pair, error)
+            continue
         height, width = blurred.shape[:2]
-        if lpips and min(height, width) < LPIPS_SMALLEST:
-            raise DataError(
-                f"'{pair.blurred}' is {width}x{height}",
-                expected=f"at least {LPIPS_SMALLEST}x{LPIPS_SMALLEST} pixels for LPIPS",
-                mend="remove the pair, or leave --lpips out",
-            )
         if opened != (height, width):
             restorer.open(height, width)
             opened = height, width
         picture = restored(restorer, blurred, protocol)
         if save is not None:
-            path = (save / pair.name).with_suffix(".png")
-            write_png(make_folder(path.parent) / path.name, to_levels(picture))
+            try:
+                path = (save / pair.name).with_suffix(".png")
+                write_png(make_folder(path.parent) / path.name, to_levels(picture))
+            except SinkError as failure:
+                if on_unsaved is None:
+                    raise
+                on_unsaved(failure)
+                save = None
         before, after = protocol.measure(blurred, sharp), protocol.measure(picture, sharp)
         lpips_input = lpips_after = None
         if lpips:
@@ -126,6 +165,16 @@ def evaluate(
             pair.name, width, height, before.psnr, before.ssim, after.psnr, after.ssim,
             lpips_input, lpips_after, pair.severity, after.remark,
         )  # fmt: skip
+
+
+def _check_lpips(pair: Pair, blurred: Pixels) -> None:
+    height, width = blurred.shape[:2]
+    if min(height, width) < LPIPS_SMALLEST:
+        raise DataError(
+            f"'{pair.blurred}' is {width}x{height}",
+            expected=f"at least {LPIPS_SMALLEST}x{LPIPS_SMALLEST} pixels for LPIPS",
+            mend="remove the pair, or leave --lpips out",
+        )
 
 
 def read_pair(pair: Pair) -> tuple[Pixels, list[Pixels]]:
@@ -183,11 +232,12 @@ def below_input(scores: Sequence[ImageScore]) -> list[str]:
     return [score.name for score in scores if score.psnr < score.psnr_input]
 
 
-def as_csv(scores: Sequence[ImageScore]) -> str:
+def as_csv(scores: Sequence[ImageScore], shortfall: Shortfall | None = None) -> str:
     """One line per image under a header, full precision; then one per severity, if any is known.
 
     The column `kind` tells them apart: "image", or "mean" of a severity's images. The mean of all
-    is left to the reader.
+    is left to the reader. Where not all was measured, a line "left out" for each image that cannot
+    be used and a last one, "incomplete", say so in the column `remark`.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
@@ -196,6 +246,10 @@ def as_csv(scores: Sequence[ImageScore]) -> str:
     for kind, extra, row in [*(("image", {}, score) for score in scores), *means]:
         known = {column: getattr(row, column) for column in _COLUMNS if hasattr(row, column)}
         writer.writerow({"kind": kind, **known, **extra})
+    if shortfall:
+        for name, reason in shortfall.left_out:
+            writer.writerow({"kind": "left out", "name": name, "remark": reason})
+        writer.writerow({"kind": "incomplete", "remark": shortfall.line(len(scores))})
     return text.getvalue()
 
 

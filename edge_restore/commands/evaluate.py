@@ -6,20 +6,25 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
-from edge_restore.errors import OptionError
+from edge_restore.commands.run import _stop_on_signal as stop_on_signal
+from edge_restore.errors import DataError, OptionError, UserError
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
-    from edge_restore.evaluation import ImageScore
+    from edge_restore.evaluation import ImageScore, Shortfall
     from edge_restore.lpips import Lpips
     from edge_restore.pairs import Pair
     from edge_restore.protocols import EvaluationProtocol
+
+INTERRUPTED = "interrupted"
+_SHOWN = 8
+"""Images that a message names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +73,14 @@ def evaluate(options: argparse.Namespace) -> int:
     two folders, or two images. Both metrics are computed in RGB on 8 bits, or as --protocol says,
     before and after restoration, per image; the mean counts each image once.
 
+    An image that cannot be read is left out and named, and the exit code is 2. When interrupted,
+    the scores so far are printed and written, marked as incomplete.
+
     Where PAIRS holds subfolders of pairs instead, such as light, medium and heavy, or a pairs.json
     of `python -m train blur`, there is a mean for each of these severities.
     """
-    from edge_restore import evaluation, protocols
-    from edge_restore.files import check_writable, write_text
-    from edge_restore.progress import Progress
+    from edge_restore import protocols
+    from edge_restore.files import check_writable
 
     protocol = protocols.find(options.protocol)
     pairs = _pairs(options, protocol)
@@ -83,39 +90,165 @@ def evaluate(options: argparse.Namespace) -> int:
     save = _save_folder(options.save, pairs)
     lpips = _lpips(options.lpips, protocol)
     restorer = create_restorer(options)
-    scores = []
     try:
-        with Progress(len(pairs), "evaluating", unit="image") as progress:
-            for score in evaluation.evaluate(pairs, restorer, save, protocol=protocol, lpips=lpips):
-                scores.append(score)
-                progress.advance()
-        if options.sheet:
-            _write_sheet(options.sheet, pairs, scores, restorer, protocol)
+        with stop_on_signal() as stop:
+            outcome = _measured(pairs, restorer, save, protocol, lpips, stop.event.is_set)
+            if outcome.scores:
+                _report(outcome, options, pairs, restorer, protocol)
     finally:
         restorer.close()
-    if options.csv:
-        write_text(options.csv, evaluation.as_csv(scores))
-    if options.json:
-        print(json.dumps(_document(restorer, protocol, scores), ensure_ascii=False, indent=2))
-    else:
-        print(evaluation.as_table(scores))
-        print(evaluation.below_input_line(scores))
-    for path in (options.csv, save, options.sheet):
-        if path:
-            print(f"wrote '{path}'", file=sys.stderr)
+    interrupted = outcome.shortfall.stopped == INTERRUPTED and outcome.failure is None
+    errors = outcome.errors()
+    for error in errors if interrupted else errors[1:]:
+        print(f"edge-restore: error: {error}", file=sys.stderr)
+    if interrupted:
+        print("edge-restore: interrupted; the scores so far are kept", file=sys.stderr)
+        return 128 + stop.signal_number
+    if errors:
+        raise errors[0]
     return 0
 
 
+@dataclass
+class _Outcome:
+    """What came of it: scores, and what stands in the way of calling it a success."""
+
+    shortfall: Shortfall
+    scores: list[ImageScore] = field(default_factory=list)
+    failure: BaseException | None = None
+    problems: list[UserError | OSError] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+
+    def attempt(self, write: Callable[[], None], path: Path | None = None) -> None:
+        """Write one of the results; that it cannot be is no reason to go without the others."""
+        try:
+            write()
+        except (UserError, OSError) as problem:
+            self.problems.append(problem)
+            return
+        if path is not None:
+            self.written.append(path)
+
+    def errors(self) -> list[BaseException]:
+        """Everything that went wrong, the worst first."""
+        errors: list[BaseException] = [self.failure] if self.failure else []
+        errors += self.problems
+        return [*errors, self._left_out()] if self.shortfall.left_out else errors
+
+    def _left_out(self) -> DataError:
+        named = self.shortfall.left_out
+        more = f"\n    and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        return DataError(
+            f"{len(named)} of {self.shortfall.images} images were left out:"
+            + "".join(f"\n    {name}: {reason}" for name, reason in named[:_SHOWN])
+            + more,
+            expected="pairs of images that can be read, of one size and large enough",
+            mend="correct or remove these pairs; the scores are those of the others",
+        )
+
+
+def _measured(
+    pairs: Sequence[Pair], restorer: Restorer, save: Path | None, protocol: EvaluationProtocol,
+    lpips: Lpips | None, stopped: Callable[[], bool],
+) -> _Outcome:  # fmt: skip
+    """The scores of the pairs, as far as it came."""
+    from edge_restore import evaluation
+    from edge_restore.images import ImageError
+    from edge_restore.progress import Progress
+
+    outcome = _Outcome(evaluation.Shortfall(len(pairs)))
+    left_out = outcome.shortfall.left_out
+    with Progress(len(pairs), "evaluating", unit="image") as progress:
+
+        def leave_out(pair: Pair, error: DataError) -> None:
+            whole = error.found if isinstance(error, ImageError) else _sentence(error)
+            left_out.append((pair.name, whole))
+            progress.advance()
+
+        try:
+            for score in evaluation.evaluate(
+                pairs, restorer, save, protocol=protocol, lpips=lpips, on_left_out=leave_out,
+                on_unsaved=outcome.problems.append,
+            ):  # fmt: skip
+                outcome.scores.append(score)
+                progress.advance()
+                if stopped() and len(outcome.scores) + len(left_out) < len(pairs):
+                    outcome.shortfall.stopped = INTERRUPTED
+                    break
+        except BaseException as failure:
+            # Whatever it is, the scores so far have cost their time; it is raised after them.
+            outcome.failure = failure
+            outcome.shortfall.stopped = _reason(failure)
+    if save is not None and not outcome.problems:
+        outcome.written.append(save)
+    return outcome
+
+
+def _sentence(error: UserError) -> str:
+    return f"{error.found}; expected: {error.expected}"
+
+
+def _reason(failure: BaseException) -> str:
+    if isinstance(failure, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(failure, UserError):
+        return failure.found.splitlines()[0]
+    return f"{type(failure).__name__}: {failure}".splitlines()[0]
+
+
+def _report(
+    outcome: _Outcome, options: argparse.Namespace, pairs: Sequence[Pair], restorer: Restorer,
+    protocol: EvaluationProtocol,
+) -> None:  # fmt: skip
+    """Write and print the scores, the cheapest first: each whether or not the others can be."""
+    from edge_restore import evaluation
+    from edge_restore.files import write_text
+
+    scores, shortfall = outcome.scores, outcome.shortfall
+
+    def show() -> None:
+        if options.json:
+            document = _document(restorer, protocol, scores, shortfall)
+            print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
+            return
+        print(evaluation.as_table(scores))
+        print(evaluation.below_input_line(scores))
+        if shortfall:
+            print(shortfall.line(len(scores)))
+        sys.stdout.flush()
+
+    if options.csv:
+        text = evaluation.as_csv(scores, shortfall)
+        outcome.attempt(lambda: write_text(options.csv, text), options.csv)
+    outcome.attempt(show)
+    if options.sheet:
+
+        def draw() -> None:
+            _write_sheet(options.sheet, pairs, scores, restorer, protocol)
+
+        try:
+            outcome.attempt(draw, options.sheet)
+        except Exception as error:
+            if outcome.failure is None:
+                raise
+            # The restorer failed before, and does so again.
+            print(f"no sheet was drawn: {error}", file=sys.stderr)
+    for path in outcome.written:
+        print(f"wrote '{path}'", file=sys.stderr)
+
+
 def _document(
-    restorer: Restorer, protocol: EvaluationProtocol, scores: Sequence[ImageScore]
-) -> dict[str, Any]:
+    restorer: Restorer, protocol: EvaluationProtocol, scores: Sequence[ImageScore],
+    shortfall: Shortfall,
+) -> dict[str, Any]:  # fmt: skip
     from edge_restore import evaluation
 
     below = evaluation.below_input(scores)
-    return {
+    document = {
         "model": {"name": restorer.card.name, "sha256": restorer.card.onnx.sha256},
         "backend": restorer.name,
         "protocol": protocol.name,
+        "complete": not shortfall,
         "images": [_finite({**asdict(score), "gain": score.gain}) for score in scores],
         "severities": {
             level: _finite({**asdict(mean), "gain": mean.gain})
@@ -124,6 +257,13 @@ def _document(
         "mean": _finite({**asdict(mean := evaluation.mean(scores)), "gain": mean.gain}),
         "below_input": {"count": len(below), "names": below},
     }
+    if shortfall:
+        left_out = [{"name": name, "reason": reason} for name, reason in shortfall.left_out]
+        document["incomplete"] = {
+            "images": shortfall.images, "measured": len(scores), "left_out": left_out,
+            "stopped": shortfall.stopped,
+        }  # fmt: skip
+    return document
 
 
 def _write_sheet(
@@ -182,9 +322,11 @@ def _pairs(options: argparse.Namespace, protocol: EvaluationProtocol) -> list[Pa
 
 def _save_folder(folder: Path | None, pairs: list[Pair]) -> Path | None:
     from edge_restore.files import make_folder
+    from edge_restore.images import output_names
 
     if folder is None:
         return None
+    output_names(pair.name for pair in pairs)
     sides = [side for pair in pairs for side in (pair.blurred, pair.sharp)]
     inputs = {(side if side.is_dir() else side.parent).resolve() for side in sides}
     if folder.resolve() in inputs:

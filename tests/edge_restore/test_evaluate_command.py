@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_restore.cli import main
+from edge_restore.errors import BackendError
+from edge_restore.frames import Pixels
 from edge_restore.images import read_image, write_png
 from edge_restore.metrics import psnr, ssim
+from edge_restore.pairs import Pair
 from tests.edge_restore.onnx_models import write_model
 
 pytest.importorskip("onnxruntime")
@@ -132,13 +139,19 @@ def test_unequal_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"d.png (only in {pairs / 'sharp'})" in error
 
 
+def kinds(table: Path) -> list[str]:
+    with table.open() as file:
+        return [row["kind"] for row in csv.DictReader(file)]
+
+
 def test_unequal_sizes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = write_pairs(tmp_path)
     write_png(pairs / "sharp" / "c.png", np.zeros((33, 42, 3), np.uint8))
     table = tmp_path / "x.csv"
     error = refused(capsys, model, pairs, "--csv", table)
+    assert "1 of 3 images were left out" in error
     assert "is 41x33" in error and "is 42x33" in error
-    assert not table.exists()
+    assert kinds(table) == ["image", "image", "left out", "incomplete"]
 
 
 def test_empty_unreadable_tiny(
@@ -167,6 +180,151 @@ def test_save_does_not_overwrite_the_given_images(
     assert "cannot be created" in error
     error = refused(capsys, model, pairs, "--csv", tmp_path / "missing" / "x.csv")
     assert "does not exist" in error
+
+
+def damage(pairs: Path) -> None:
+    """Cut b.png off."""
+    whole = (pairs / "blurred" / "b.png").read_bytes()
+    (pairs / "blurred" / "b.png").write_bytes(whole[: len(whole) * 2 // 3])
+
+
+def test_scores_are_kept_when_a_picture_is_damaged(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, table, save = write_pairs(tmp_path / "pairs"), tmp_path / "x.csv", tmp_path / "save"
+    damage(pairs)
+    (pairs / "sharp" / "c.png").write_bytes(b"no image")
+    sheet = tmp_path / "s.png"
+    options = ("--csv", table, "--save", save, "--sheet", sheet)
+    assert evaluate(model, pairs, *options) == 2
+    out, error = capsys.readouterr()
+    assert out.splitlines()[1].startswith("a.png") and "Traceback" not in error
+    assert "incomplete: 1 of 3 images (2 left out)" in out
+    assert "2 of 3 images were left out" in error
+    assert "blurred/b.png' is cut off" in error and "sharp/c.png' cannot be read" in error
+    assert kinds(table) == ["image", "left out", "left out", "incomplete"]
+    assert "incomplete: 1 of 3" in table.read_text()
+    assert [path.name for path in save.iterdir()] == ["a.png"] and sheet.is_file()
+    assert evaluate(model, pairs, "--json") == 2
+    document = json.loads(capsys.readouterr().out)
+    assert [image["name"] for image in document["images"]] == ["a.png"]
+    assert document["complete"] is False
+    assert [one["name"] for one in document["incomplete"]["left_out"]] == ["b.png", "c.png"]
+    assert document["incomplete"]["images"] == 3 and document["incomplete"]["measured"] == 1
+
+
+def test_no_score_at_all_is_an_error_and_leaves_the_old_table(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, table = write_pairs(tmp_path / "pairs"), tmp_path / "x.csv"
+    table.write_text("old")
+    for file in (pairs / "blurred").iterdir():
+        file.write_bytes(file.read_bytes()[:60])
+    assert "3 of 3 images were left out" in refused(capsys, model, pairs, "--csv", table)
+    assert table.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_the_scores(
+    number: int,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from edge_restore import evaluation
+
+    pairs, table = write_pairs(tmp_path / "pairs"), tmp_path / "x.csv"
+    read = evaluation.read_pair
+
+    def interrupted(pair: Pair) -> tuple[Pixels, list[Pixels]]:
+        if pair.name == "b.png":
+            os.kill(os.getpid(), number)
+        return read(pair)
+
+    monkeypatch.setattr(evaluation, "read_pair", interrupted)
+    assert evaluate(model, pairs, "--csv", table, "--json") == 128 + number
+    out, error = capsys.readouterr()
+    assert "interrupted" in error
+    document = json.loads(out)
+    assert [image["name"] for image in document["images"]] == ["a.png", "b.png"]
+    assert document["incomplete"]["stopped"] == "interrupted"
+    assert kinds(table) == ["image", "image", "incomplete"]
+
+
+@pytest.mark.parametrize("failure", [BackendError, RuntimeError, KeyboardInterrupt])
+def test_a_restorer_that_fails_costs_no_score(
+    failure: type[BaseException],
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from edge_restore import evaluation
+
+    pairs, table = write_pairs(tmp_path / "pairs"), tmp_path / "x.csv"
+    restored, calls = evaluation.restored, []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > 2:
+            if failure is BackendError:
+                raise BackendError("the device is gone", expected="a device", mend="plug it in")
+            raise failure("the device is gone")
+        return restored(*arguments)
+
+    monkeypatch.setattr(evaluation, "restored", failing)
+    options = ("--csv", table, "--sheet", tmp_path / "s.png")
+    if failure is RuntimeError:
+        with pytest.raises(RuntimeError):
+            evaluate(model, pairs, *options)
+    else:
+        assert evaluate(model, pairs, *options) == (2 if failure is BackendError else 130)
+    out = capsys.readouterr().out
+    assert "incomplete: 2 of 3 images (stopped: " in out
+    assert kinds(table) == ["image", "image", "incomplete"]
+
+
+def test_one_result_that_cannot_be_written_does_not_cost_the_others(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs, save = write_pairs(tmp_path / "pairs"), tmp_path / "save"
+    table, sheet = tmp_path / "t" / "x.csv", tmp_path / "s" / "s.png"
+    from edge_restore import evaluation
+
+    read = evaluation.read_pair
+
+    def remove_folders(pair: Pair) -> tuple[Pixels, list[Pixels]]:
+        for folder in (table.parent, save):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.write_text("a file in its place") if not folder.exists() else None
+        return read(pair)
+
+    table.parent.mkdir()
+    sheet.parent.mkdir()
+    monkeypatch.setattr(evaluation, "read_pair", remove_folders)
+    assert evaluate(model, pairs, "--csv", table, "--sheet", sheet, "--save", save) == 2
+    out, error = capsys.readouterr()
+    assert "mean" in out and "incomplete" not in out
+    assert sheet.is_file() and f"wrote '{sheet}'" in error and f"wrote '{table}'" not in error
+    assert str(table) in error and str(save) in error and "Traceback" not in error
+
+
+def test_save_refuses_two_pictures_of_one_name(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = write_pairs(tmp_path)
+    for twin in ("a.bmp", "A.PNG"):
+        for side in ("blurred", "sharp"):
+            shutil.copy(pairs / side / "a.png", pairs / side / twin)
+        error = refused(capsys, model, pairs, "--save", tmp_path / "out")
+        assert "'a.png'" in error and f"'{twin}'" in error
+        assert not (tmp_path / "out").exists()
+        for side in ("blurred", "sharp"):
+            (pairs / side / twin).unlink()
 
 
 def test_protocols_by_name(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
