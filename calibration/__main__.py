@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from edge_restore import process
+
+if __name__ == "__main__":
+    process.guard()  # before the imports that take long
+
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from edge_restore import frame_size
-from edge_restore.errors import DependencyError, OptionError, UserError
+from edge_restore import command_line, frame_size
+from edge_restore.errors import DependencyError, OptionError
+from edge_restore.shown import shown
 
 METHOD = "mse"
 """Of choosing ranges, unless told otherwise."""
@@ -49,11 +54,11 @@ def _collect(args: argparse.Namespace) -> None:
     header = ("frame", "brightness", "contrast", "texture", "blur", "SHA-256")
     print(cells.text_table(header, rows))
     height, width = found.chosen.size
-    print(f"{len(rows)} of {found.looked_at} frames, {height}x{width}: {args.out}")
+    print(f"{len(rows)} of {found.looked_at} frames, {height}x{width}: {shown(args.out)}")
     if found.left_out:
-        shown = [f"{name} ({why})" for name, why in list(found.left_out.items())[:4]]
+        first = [shown(f"{name} ({why})") for name, why in list(found.left_out.items())[:4]]
         more = f" and {len(found.left_out) - 4} more" if len(found.left_out) > 4 else ""
-        print(f"left out: {', '.join(shown)}{more}")
+        print(f"left out: {', '.join(first)}{more}")
 
 
 def _model(name: str) -> Path:
@@ -123,13 +128,14 @@ def _quantise(args: argparse.Namespace) -> None:
             percentile=ranges.PERCENTILE if args.percentile is None else args.percentile,
             chosen=quantiser.choose(found, args.only, args.keep), skips=not args.float_skips,
         )  # fmt: skip
-    written = quantiser.write(model, card, scales, args.out, command=shlex.join(args.command_line))
+    written = quantiser.write(model, card, scales, args.out, command=args.command_line)
     if args.scales_out:
         scales.write(args.scales_out)
     assert written.quantisation is not None
     print(
-        f"{args.out}: {len(scales.layers)} INT8 convolutions, {scales.macs_share:.1%} of the MACs, "
-        f"the rest {written.quantisation.rest}; {(written.onnx.bytes or 0) / 2**20:.1f} MiB"
+        f"{shown(args.out)}: {len(scales.layers)} INT8 convolutions, "
+        f"{scales.macs_share:.1%} of the MACs, the rest {written.quantisation.rest}; "
+        f"{(written.onnx.bytes or 0) / 2**20:.1f} MiB"
     )
 
 
@@ -153,7 +159,7 @@ def _sensitivity(args: argparse.Namespace) -> None:
     kept = found.frontier[found.chosen - 1]
     print(
         f"\nwithin {found.budget:g} dB: {kept.layers} layers, {kept.macs_share:.1%} of the MACs, "
-        f"{kept.drop:+.3f} dB; {folder}/scales.json, sensitivity.json, sensitivity.png"
+        f"{kept.drop:+.3f} dB; {shown(folder)}/scales.json, sensitivity.json, sensitivity.png"
     )
 
 
@@ -190,7 +196,10 @@ def _qat(args: argparse.Namespace) -> None:
     weights = args.out / f"{recipe.network}.safetensors"
     out = args.out / "scales.json"
     replace(learnt, weights_sha256=sha256(weights)).write(out)
-    print(f"{out}: export {weights.name}, then python -m calibration quantise MODEL --scales {out}")
+    print(
+        f"{shown(out)}: export {weights.name}, then "
+        f"python -m calibration quantise MODEL --scales {shown(out)}"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -310,23 +319,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 1 for a gate not passed, or 2 for input that cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(arguments)
-    told = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
-    args.command_line = ["python", "-m", "calibration", *told]
+    args.command_line = command_line.kept(
+        "python -m calibration", arguments, verbatim=("--only", "--keep")
+    )
+    return process.run("calibration", lambda: _run(args), kept="what was finished before stays")
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.function(args) or 0)
-    except UserError as error:
-        print(f"calibration: error: {error}", file=sys.stderr)
-        return 2
     except ModuleNotFoundError as error:
         if error.name not in ("onnx", "torch", "safetensors", "onnxruntime"):
             raise
-        missing = DependencyError(error.name, needed_for="calibration", extra="train,export")
-        print(f"calibration: error: {missing}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("calibration: interrupted; nothing was written", file=sys.stderr)
-        return 130
+        raise DependencyError(error.name, needed_for="calibration", extra="train,export") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.finish(main)

@@ -1,8 +1,15 @@
-"""``python -m edge_restore``: the command line, where the console script is not on the path."""
+"""The program ``edge-restore``, also as ``python -m edge_restore``."""
 
-import sys
+from edge_restore import process
 
-from edge_restore.cli import main
+
+def main() -> None:
+    """Run the command line and end the process."""
+    process.guard()  # before the import of the commands
+    from edge_restore import cli
+
+    process.finish(cli.main)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import inspect
-import sys
 from collections.abc import Callable, Sequence
 
-from edge_restore import __version__
+from edge_restore import __version__, process
 from edge_restore.commands import bench, build, demo, doctor, engines, evaluate, models, run
-from edge_restore.errors import UserError
 
 PROGRAM = "edge-restore"
-INTERRUPTED = 130
 
 _Command = Callable[[argparse.Namespace], int]
 _Arguments = Callable[[argparse.ArgumentParser], None]
 
-_COMMANDS: tuple[tuple[_Command, _Arguments], ...] = (
-    (demo.demo, demo.add_arguments),
-    (run.run, run.add_arguments),
-    (evaluate.evaluate, evaluate.add_arguments),
-    (models.models, models.add_arguments),
-    (bench.bench, bench.add_arguments),
-    (build.build, build.add_arguments),
-    (engines.engines, engines.add_arguments),
-    (doctor.doctor, doctor.add_arguments),
+_COMMANDS: tuple[tuple[_Command, str, _Arguments], ...] = (
+    (demo.demo, demo.HELP, demo.add_arguments),
+    (run.run, run.HELP, run.add_arguments),
+    (evaluate.evaluate, evaluate.HELP, evaluate.add_arguments),
+    (models.models, models.HELP, models.add_arguments),
+    (bench.bench, bench.HELP, bench.add_arguments),
+    (build.build, build.HELP, build.add_arguments),
+    (engines.engines, engines.HELP, engines.add_arguments),
+    (doctor.doctor, doctor.HELP, doctor.add_arguments),
 )
+"""Each with its help, which is no docstring: `python -OO` has none."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,14 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     command: _Command = options.command
-    try:
-        return command(options)
-    except UserError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; no half-written file was left", file=sys.stderr)
-        return INTERRUPTED
+    return process.run(PROGRAM, lambda: command(options), kept="no half-written file was left")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,11 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command, add_arguments in _COMMANDS:
-        text = inspect.cleandoc(command.__doc__ or "")
+    for command, text, add_arguments in _COMMANDS:
         subparser = commands.add_parser(
             command.__name__,
-            help=text.splitlines()[0],
+            help=text.partition("\n")[0],
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

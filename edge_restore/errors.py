@@ -23,6 +23,8 @@ Every `UserError` says three things: what was found, what was expected, how to m
 
 from __future__ import annotations
 
+from edge_restore.shown import shown_lines
+
 
 class EdgeRestoreError(Exception):
     """Base of every exception that this project raises on purpose."""
@@ -42,10 +44,11 @@ class UserError(EdgeRestoreError):
     exit_code = 2
 
     def __init__(self, found: str, *, expected: str, mend: str) -> None:
-        self.found = found
-        self.expected = expected
-        self.mend = mend
-        super().__init__(f"{found}\n  expected: {expected}\n  to mend:  {mend}")
+        # They name files and quote libraries, whose control characters are shown.
+        self.found = shown_lines(found)
+        self.expected = shown_lines(expected)
+        self.mend = shown_lines(mend)
+        super().__init__(f"{self.found}\n  expected: {self.expected}\n  to mend:  {self.mend}")
 
 
 class SourceError(UserError):

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_restore import process
 from edge_restore.errors import DataError, SinkError, UserError
 
 _TEMPORARY = re.compile(r"\.edge-restore-[0-9a-f]{16}\.tmp(\.[^./]+)?")
@@ -62,22 +63,23 @@ def atomic_path(
         temporary, descriptor = _create(target)
     except OSError as error:
         raise unwritable(target, SinkError, error) from error
-    try:
-        yield temporary
-        if mode is None and old is not None:
-            mode = stat.S_IMODE(old.st_mode) & 0o777
-        if mode is not None:
-            temporary.chmod(mode)
-        if durable:
-            os.fsync(descriptor)
-        _plain_or_missing(target, SinkError)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise unwritable(target, SinkError, error, temporary) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+    with process.temporary(temporary):
+        try:
+            yield temporary
+            if mode is None and old is not None:
+                mode = stat.S_IMODE(old.st_mode) & 0o777
+            if mode is not None:
+                temporary.chmod(mode)
+            if durable:
+                os.fsync(descriptor)
+            _plain_or_missing(target, SinkError)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise unwritable(target, SinkError, error, temporary) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str, *, mode: int | None = None) -> None:

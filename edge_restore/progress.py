@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from edge_restore.shown import shown
+
 _REDRAW_SECONDS = 0.1
 _LINE_SECONDS = 10.0
 
@@ -32,11 +34,14 @@ class Progress:
         done: int = 0,
     ) -> None:  # fmt: skip
         self.total = total
-        self.label = label
+        self.label = shown(label)
         self.unit = unit
         self.done = self._before = done
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
+        # Without a standard error sys.stderr is None.
+        self._stream: TextIO | None = sys.stderr if stream is None else stream
+        self._terminal = False
+        if self._stream is not None and not self._stream.closed:
+            self._terminal = self._stream.isatty()
         self._pause = _REDRAW_SECONDS if self._terminal else _LINE_SECONDS
         self._begun = self._shown = time.monotonic()
         self._note = ""
@@ -57,8 +62,7 @@ class Progress:
         with self._lock:
             self._show(last=True)
             if self._terminal:
-                self._stream.write("\n")
-                self._stream.flush()
+                self._write("\n")
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count `n` more units; `note` (e.g. a loss) is shown at the end of the line."""
@@ -85,7 +89,7 @@ class Progress:
         elif self.total is not None and known and rate:
             parts.append(f"{duration(max(self.total - self.done, 0) / rate)} left")
         if self._note:
-            parts.append(self._note)
+            parts.append(shown(self._note))
         return ", ".join(parts)
 
     def _show(self, last: bool = False) -> None:
@@ -93,10 +97,19 @@ class Progress:
         text = self.line(last)
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r" + (self._bar() + text)[:width].ljust(width))
+            self._write("\r" + (self._bar() + text)[:width].ljust(width))
         else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+            self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        """Show `text` where that is possible: no work ends because its progress cannot be seen."""
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # full, gone, or closed
+            self._stream = None
 
     def _bar(self, cells: int = 20) -> str:
         if not self.total:

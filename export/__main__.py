@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from edge_restore import process
+
+if __name__ == "__main__":
+    process.guard()  # before the imports that take long
+
 import argparse
 import importlib
-import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from edge_restore import frame_size
+from edge_restore import command_line, frame_size
 from edge_restore.cards import FORMS, card_path
-from edge_restore.errors import DependencyError, UserError
+from edge_restore.errors import DependencyError
+from edge_restore.shown import shown
 
 EPILOG = """\
 examples:
@@ -85,23 +90,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Export one network; 0 on success, 2 with a message when the input cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(arguments)
-    command = "python -m export " + shlex.join(
-        Path(a).name if a.startswith("/") else a for a in arguments
-    )
-    try:
-        fixed = size(args.size)
-        exporter = _exporter()
-        options = exporter.Options(args.form, fixed, args.deformable, args.opset, args.precision)
-        card, reach = exporter.export(
-            args.network, args.weights, args.out, options,
-            name=args.name or args.network, command=command,
-        )  # fmt: skip
-    except UserError as error:
-        print(f"export: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    command = command_line.kept("python -m export", arguments)
+    return process.run("export", lambda: _export(args, command), kept="nothing was written")
+
+
+def _export(args: argparse.Namespace, command: str) -> None:
+    fixed = size(args.size)
+    exporter = _exporter()
+    options = exporter.Options(args.form, fixed, args.deformable, args.opset, args.precision)
+    card, reach = exporter.export(
+        args.network, args.weights, args.out, options,
+        name=args.name or args.network, command=command,
+    )  # fmt: skip
     for found in card.parity:
         print(
             f"{found.height}x{found.width}: ONNX Runtime and torch differ by "
@@ -112,9 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"FP16, with {len(card.fp32_islands)} nodes in FP32")
     if card.deformable != "none":
         print(f"offsets of the deformable convolutions reached {reach:.1f} pixels")
-    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, card {card_path(args.out).name}")
-    return 0
+    size_mib = args.out.stat().st_size / 2**20
+    print(f"{shown(args.out)}: {size_mib:.1f} MiB, card {shown(card_path(args.out).name)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.finish(main)

@@ -9,12 +9,16 @@ LMFN; engines not yet.
 
 from __future__ import annotations
 
+from edge_restore import process
+
+if __name__ == "__main__":
+    process.guard()  # before the imports that take long
+
 import argparse
 import contextlib
 import copy
 import functools
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +46,8 @@ from train.networks.deform_conv import DeformConv2d
 
 Restore = Callable[[Pixels], Pixels]
 Contenders = dict[str, Restore]
+
+DESCRIPTION = "What a user would run instead, timed in turns with what we offer."
 
 EAGER, PLAIN = "torch eager", "plain ONNX Runtime"
 
@@ -232,7 +238,7 @@ def _with_our_kernel(layer: DeformConv2d, image: Tensor, offset: Tensor, mask: T
 def _engine(backend: str, name: str, height: int, width: int) -> Restore:
     file = zoo.FOLDER / f"{name}.onnx"
     # Out of the zoo, because of a model there the backend takes the variant that it likes best.
-    with tempfile.TemporaryDirectory(prefix="contenders-") as folder:
+    with tempfile.TemporaryDirectory(prefix="contenders-") as folder, process.temporary(folder):
         for each in (file, card_path(file)):
             shutil.copy(each, folder)
         restorer = backends.create(backend, [Path(folder, file.name)])
@@ -263,7 +269,7 @@ def _ours(backend: str, model: str, height: int, width: int) -> Restore:
 
 def main(arguments: list[str] | None = None) -> int:
     """Time everything and print the tables; 0, or 2 with a message."""
-    p = argparse.ArgumentParser(prog="python -m export.contenders", description=__doc__)
+    p = argparse.ArgumentParser(prog="python -m export.contenders", description=DESCRIPTION)
     p.add_argument("model", nargs="?", default="svdn", help="a name of the zoo")
     p.add_argument("--weights", type=Path, help="default: train/released/MODEL.safetensors")
     p.add_argument("--size", default="360x640", metavar="HxW")
@@ -272,17 +278,17 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--only", default="", metavar="TEXT", help="of what has TEXT in its name")
     p.add_argument("--markdown", action="store_true")
     args = p.parse_args(arguments)
-    try:
-        height, width = frame_size.parse(args.size)
-        weights = args.weights or Path("train/released") / f"{args.model}.safetensors"
-        found, left_out = contenders(args.model, weights, height, width, args.only)
-        timings, exactness = compare(found, photo.scaled(height, width), args.samples, args.seconds)
-    except UserError as error:
-        print(f"contenders: error: {error}", file=sys.stderr)
-        return 2
+    return process.run("contenders", lambda: _run(args), kept="nothing was written")
+
+
+def _run(args: argparse.Namespace) -> None:
+    height, width = frame_size.parse(args.size)
+    weights = args.weights or Path("train/released") / f"{args.model}.safetensors"
+    found, left_out = contenders(args.model, weights, height, width, args.only)
+    timings, exactness = compare(found, photo.scaled(height, width), args.samples, args.seconds)
     first = [name for name in (EAGER, PLAIN) if name in timings]
-    shown: tables.Table = table(timings, exactness, first)
-    print(tables.as_markdown(shown) if args.markdown else tables.as_text(shown))
+    result: tables.Table = table(timings, exactness, first)
+    print(tables.as_markdown(result) if args.markdown else tables.as_text(result))
     for reason in left_out:
         print(f"not run: {reason}")
     machine = this_machine()
@@ -295,7 +301,6 @@ def main(arguments: list[str] | None = None) -> int:
     noisy = [name for name, one in timings.items() if one.noisy]
     if noisy:
         print(f"too noisy, measure again: {'; '.join(noisy)}")
-    return 0
 
 
 def table(
@@ -318,4 +323,4 @@ def table(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.finish(main)

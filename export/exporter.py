@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from torch import nn
 
+from edge_restore import process
 from edge_restore.cards import (
     FileDigest,
     ModelCard,
@@ -90,7 +91,7 @@ def export(
     deformable = options.deformable if _has_deformable(network) else "none"
     with atomic_path(out) as temporary, atomic_path(card_path(out)) as temporary_card:
         onnx.save(composed.model, str(temporary))
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
             checked = Path(folder) / out.name
             onnx.save(composed.runnable, str(checked))
             differences, reach = parity.check(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from edge_restore import process
+
+if __name__ == "__main__":
+    process.guard()  # before the imports that take long
+
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 
-from edge_restore import frame_size
-from edge_restore.errors import OptionError, UserError
+from edge_restore import command_line, frame_size
+from edge_restore.errors import OptionError
+from edge_restore.shown import shown
 
 EPILOG = """\
 train your own:
@@ -40,9 +45,9 @@ def _pack(args: argparse.Namespace) -> None:
     )  # fmt: skip
     kind = "files" if args.dataset is None else "pairs and files"
     for split, names in files.items():
-        shown = names if args.dataset is None or split == "skipped" else [*names[:8], "..."]
-        print(f"{split}: {len(names)} {kind}  {', '.join(shown)}")
-    print(f"{args.out}: {args.out.stat().st_size / 2**20:.0f} MiB")
+        first = names if args.dataset is None or split == "skipped" else [*names[:8], "..."]
+        print(f"{split}: {len(names)} {kind}  {', '.join(shown(name) for name in first)}")
+    print(f"{shown(args.out)}: {args.out.stat().st_size / 2**20:.0f} MiB")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -54,14 +59,14 @@ def _run(args: argparse.Namespace) -> None:
 def _ablation(args: argparse.Namespace) -> None:
     from train import ablation, trainer
     from train import pack as packs
-    from train.run import choose_device, until_signal
+    from train.run import choose_device
 
     table = ablation.read(args.table, str(args.vgg or ""))
     device = choose_device(args.device)
-    with until_signal() as stopped:
+    with process.stop_on_signal() as stop:
         results = ablation.run(
             table, packs.load(args.data), args.out, device=device, max_minutes=args.max_minutes,
-            stopped=stopped,
+            stopped=stop.event.is_set,
         )  # fmt: skip
     machine = trainer.machine(device)
     ablation.write(table, results, machine, args.out)
@@ -71,10 +76,9 @@ def _ablation(args: argparse.Namespace) -> None:
 def _average(args: argparse.Namespace) -> None:
     from train.average import average
 
-    command = shlex.join(args.command_line)
-    score = average(args.first, args.second, args.share, args.data, args.out, command)
+    score = average(args.first, args.second, args.share, args.data, args.out, args.command_line)
     print(
-        f"{args.out}: PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
+        f"{shown(args.out)}: PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
         f"SSIM {score.ssim:.4f}, {score.set}"
     )
 
@@ -117,14 +121,14 @@ def _explain(args: argparse.Namespace) -> None:
     from train import explain
 
     explain.explain(args.image, args.weights, args.out, args.columns)
-    print(args.out)
+    print(shown(args.out))
 
 
 def _curves(args: argparse.Namespace) -> None:
     from train import curves
 
     curves.write(args.logs, args.out)
-    print(args.out)
+    print(shown(args.out))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -269,19 +273,9 @@ def main(arguments: list[str] | None = None) -> int:
     # `python -m train RECIPE` is what one types most.
     shortcut = ["run"] if arguments and arguments[0].endswith(".toml") else []
     args = parser().parse_args(shortcut + arguments)
-    # For the card; absolute paths say more of this machine than of the training.
-    told = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
-    args.command_line = ["python", "-m", "train", *told]
-    try:
-        args.function(args)
-    except UserError as error:
-        print(f"train: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train: interrupted; the last checkpoint stays", file=sys.stderr)
-        return 130
-    return 0
+    args.command_line = command_line.kept("python -m train", arguments)
+    return process.run("train", lambda: args.function(args), kept="what was finished before stays")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.finish(main)

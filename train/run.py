@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import shlex
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from edge_restore import process
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import DependencyError, OptionError
 from edge_restore.files import sha256
@@ -37,29 +35,10 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-@contextlib.contextmanager
-def until_signal() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or a polite kill came; a second one acts as it does by default."""
-    came: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda _: None) -> None:
     """Train, then write NETWORK.safetensors and its card into the run's folder.
 
-    Ctrl-C ends the training after the step that is being made; nothing is lost.
+    A signal ends the training after the step that is being made; nothing is lost.
 
     Args:
         args: of the command line.
@@ -80,10 +59,10 @@ def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda 
         torch.cuda.set_device(device)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        with until_signal() as stopped:
+        with process.stop_on_signal() as stop:
             outcome = trainer.train(
                 recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
-                workers=workers, tensorboard=args.tensorboard, stopped=stopped,
+                workers=workers, tensorboard=args.tensorboard, stopped=stop.event.is_set,
                 prepare=prepare,
             )  # fmt: skip
     finally:
@@ -134,7 +113,7 @@ def _write(
         },
         scores=(score,),
         licence="Apache-2.0",
-        command=shlex.join(args.command_line),
+        command=args.command_line,
     )
     card.write(card_path(out))
     state = (

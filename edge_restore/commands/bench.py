@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 _SIZES = "360x640"
 
+HELP = """\
+Measure how long restoring takes here, and what that says of published claims.
+
+Without an ACTION the model is timed at each size in three ways: the network alone, host to
+host, and through the pipeline from a source to a sink. Everything is synchronised, warmed up
+until it is stable, and measured in three rounds that take turns; p50 comes with its 95 %
+interval, p90 with the bound that MLPerf's rules give. Where the rounds disagree, or other
+programs ran, the result says so. docs/benchmark.md has the method.
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -53,14 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measure how long restoring takes here, and what that says of published claims.
-
-    Without an ACTION the model is timed at each size in three ways: the network alone, host to
-    host, and through the pipeline from a source to a sink. Everything is synchronised, warmed up
-    until it is stable, and measured in three rounds that take turns; p50 comes with its 95 %
-    interval, p90 with the bound that MLPerf's rules give. Where the rounds disagree, or other
-    programs ran, the result says so. docs/benchmark.md has the method.
-    """
+    """Run the command; `HELP` says what it does."""
     words = list(options.action)
     action = words.pop(0) if words else "measure"
     actions = {"measure": _measure, "claims": _claims, "compare": _compare}

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 WORST_LAYERS = 12
 """So many rows has the table of `--compare`."""
 
+HELP = """\
+Build a TensorRT engine from a model, and verify its precision.
+
+The engine takes frames of one size. A size that is no multiple of the network's own is built
+as the next one that is; frames are padded to it when they are restored. Beside the engine lies
+a manifest, which says what it was built from and for, and without which nothing here loads it.
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -85,12 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Build a TensorRT engine from a model, and verify its precision.
-
-    The engine takes frames of one size. A size that is no multiple of the network's own is built
-    as the next one that is; frames are padded to it when they are restored. Beside the engine lies
-    a manifest, which says what it was built from and for, and without which nothing here loads it.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore import frame_size
     from edge_restore.engine import builder, flavour, gpu, trusted_file
     from edge_restore.engine.build_log import BuildLog

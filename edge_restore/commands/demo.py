@@ -11,6 +11,14 @@ from edge_restore.errors import OptionError
 
 _LEAST_SIDE = 64
 
+HELP = """\
+Show it: a photo under a hand's motion, blurred and restored, with the gain measured.
+
+A simulated hand-held camera films a photo in low light. The blurred clip is restored by the
+same pipeline as in `edge-restore run` and compared with the sharp frames, which the simulation
+knows. Writes the clips, a before/after clip, a contact sheet and a report.
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -31,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Show it: a photo under a hand's motion, blurred and restored, with the gain measured.
-
-    A simulated hand-held camera films a photo in low light. The blurred clip is restored by the
-    same pipeline as in `edge-restore run` and compared with the sharp frames, which the simulation
-    knows. Writes the clips, a before/after clip, a contact sheet and a report.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore.demo.camera import HandHeldCamera
     from edge_restore.demo.demonstration import demonstrate
     from edge_restore.files import make_folder

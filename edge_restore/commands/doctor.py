@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
+from edge_restore.streams import print_json
+
 CANNOT_RUN = 2
+
+HELP = """\
+Tell what this machine can run, and what is missing for the rest.
+
+The exit code is 0 when `edge-restore run` can work here, and 2 when it cannot.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Tell what this machine can run, and what is missing for the rest.
-
-    The exit code is 0 when `edge-restore run` can work here, and 2 when it cannot.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore import diagnosis
     from edge_restore.machine import library_versions, this_machine
 
@@ -32,7 +36,7 @@ def doctor(options: argparse.Namespace) -> int:
             "versions": library_versions(),
             "checks": [asdict(check) for check in checks],
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return 0 if ready else CANNOT_RUN
     print(f"{machine.cpu}, {machine.cores} cores, {machine.memory_mib} MiB")
     print(f"{machine.system}, Python {machine.python}")

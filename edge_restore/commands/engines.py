@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_restore.errors import OptionError
+from edge_restore.streams import print_json
 
 if TYPE_CHECKING:
     from edge_restore.engine.cache import Entry
+
+HELP = """\
+List the engines in the cache, or make room there.
+
+The cache holds what `edge-restore build` built without -o, and what the backend built for
+itself. It never grows beyond 2 GiB by much: a build removes what was not used for longest.
+Nothing is ever removed from a folder that held other files before.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def engines(options: argparse.Namespace) -> int:
-    """List the engines in the cache, or make room there.
-
-    The cache holds what `edge-restore build` built without -o, and what the backend built for
-    itself. It never grows beyond 2 GiB by much: a build removes what was not used for longest.
-    Nothing is ever removed from a folder that held other files before.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore.engine.cache import EngineCache
     from edge_restore.report import cells
 
@@ -64,7 +67,7 @@ def engines(options: argparse.Namespace) -> int:
             "engines": [_document(entry) for entry in entries],
             "removed": [entry.engine.name for entry in removed],
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return 0
     for entry in removed:
         print(f"removed {entry.engine.name}, {cells.size(entry.bytes)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -11,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_restore import process
 from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
-from edge_restore.commands.run import _stop_on_signal as stop_on_signal
 from edge_restore.errors import DataError, OptionError, UserError
+from edge_restore.streams import print_json
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted"
 _SHOWN = 8
 """Images that a message names."""
+
+HELP = """\
+Measure PSNR and SSIM on pairs of blurred and sharp images.
+
+PAIRS is a folder that holds the folders blurred (or blur, input) and sharp (or gt, or
+target), with equal file names in both. Or name the two sides with --blurred and --sharp:
+two folders, or two images. Both metrics are computed in RGB on 8 bits, or as --protocol says,
+before and after restoration, per image; the mean counts each image once.
+
+An image that cannot be read is left out and named, and the exit code is 2. When interrupted,
+the scores so far are printed and written, marked as incomplete.
+
+Where PAIRS holds subfolders of pairs instead, such as light, medium and heavy, or a pairs.json
+of `python -m train blur`, there is a mean for each of these severities.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,19 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measure PSNR and SSIM on pairs of blurred and sharp images.
-
-    PAIRS is a folder that holds the folders blurred (or blur, input) and sharp (or gt, or
-    target), with equal file names in both. Or name the two sides with --blurred and --sharp:
-    two folders, or two images. Both metrics are computed in RGB on 8 bits, or as --protocol says,
-    before and after restoration, per image; the mean counts each image once.
-
-    An image that cannot be read is left out and named, and the exit code is 2. When interrupted,
-    the scores so far are printed and written, marked as incomplete.
-
-    Where PAIRS holds subfolders of pairs instead, such as light, medium and heavy, or a pairs.json
-    of `python -m train blur`, there is a mean for each of these severities.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore import protocols
     from edge_restore.files import check_writable
 
@@ -91,7 +94,7 @@ def evaluate(options: argparse.Namespace) -> int:
     lpips = _lpips(options.lpips, protocol)
     restorer = create_restorer(options)
     try:
-        with stop_on_signal() as stop:
+        with process.stop_on_signal() as stop:
             outcome = _measured(pairs, restorer, save, protocol, lpips, stop.event.is_set)
             if outcome.scores:
                 _report(outcome, options, pairs, restorer, protocol)
@@ -103,7 +106,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"edge-restore: error: {error}", file=sys.stderr)
     if interrupted:
         print("edge-restore: interrupted; the scores so far are kept", file=sys.stderr)
-        return 128 + stop.signal_number
+        return stop.exit_code
     if errors:
         raise errors[0]
     return 0
@@ -209,7 +212,7 @@ def _report(
     def show() -> None:
         if options.json:
             document = _document(restorer, protocol, scores, shortfall)
-            print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
+            print_json(document)
             return
         print(evaluation.as_table(scores))
         print(evaluation.below_input_line(scores))

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from edge_restore.errors import CardError
+from edge_restore.streams import print_json
+
+HELP = """\
+List the models that ship with the package.
+
+Each has a card, which tells where it comes from and how good it is, and holds the hash of the
+file. "intact" means that the file still has that hash. Networks without a model are named
+too: they can be trained, exported and run.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,19 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the models that ship with the package.
-
-    Each has a card, which tells where it comes from and how good it is, and holds the hash of the
-    file. "intact" means that the file still has that hash. Networks without a model are named
-    too: they can be trained, exported and run.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore import zoo
 
     entries = [_entry(name, file) for name in zoo.names() for file in zoo.find(name)]
     missing = [{"name": name, "parameters": zoo.NETWORKS[name]} for name in zoo.without_weights()]
     if options.json:
         document = {"models": entries, "no_weights_shipped": missing}
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
     else:
         print(_listing(entries))
         for each in missing:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from edge_restore import process
 from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
 from edge_restore.errors import OptionError, SinkError, UserError
+from edge_restore.shown import shown, shown_lines
+from edge_restore.streams import print_json
 
 if TYPE_CHECKING:
-    from edge_restore.frames import Frame
     from edge_restore.pipeline import StreamResult
     from edge_restore.report.latency_report import LatencyReport
 
 DAMAGED_SOURCE = 2
 """Exit code when the source could not be read to its end; what could be read was restored."""
+
+HELP = """\
+Restore a video.
+
+Size, frame times, rotation, colours, sound and tags are those of SOURCE. The output appears
+under its name when it is complete.
+
+A run that ends early keeps the frames restored so far as a playable file: on Ctrl-C, SIGTERM or
+a terminal that goes away, and with exit code 2 when SOURCE cannot be read further, the disk is
+full or the model fails. Where an older file has the output's name, it stays and the part is put
+beside it (out.partial.mp4). A second Ctrl-C ends at once and keeps nothing.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,16 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Restore a video.
-
-    Size, frame times, rotation, colours, sound and tags are those of SOURCE. The output appears
-    under its name when it is complete.
-
-    A run that ends early keeps the frames restored so far as a playable file: on Ctrl-C, and with
-    exit code 2 when SOURCE cannot be read further, the disk is full or the model fails. Where an
-    older file has the output's name, it stays and the part is put beside it (out.partial.mp4). A
-    second Ctrl-C ends at once and keeps nothing.
-    """
+    """Run the command; `HELP` says what it does."""
     from edge_restore import pipeline
     from edge_restore.files import check_writable
     from edge_restore.latency import table
@@ -68,20 +67,17 @@ def run(options: argparse.Namespace) -> int:
     restorer = create_restorer(options)
     with open_source(options.source, max_frames=options.max_frames) as source:
         info = source.info
-        with _stop_on_signal() as stop:
+        with process.stop_on_signal() as stop:
             sink = open_sink(options.out, info, source_path=Path(options.source))
             said = list(sink.warnings)
             _warn(said)  # now, not after hours of work
             with Progress(info.frames, "restoring") as progress:
-
-                def show(_: Frame) -> None:
-                    with suppress(OSError):  # a terminal that is gone is no reason to end
-                        progress.advance()
-
-                result = pipeline.run(source, restorer, sink, on_frame=show, stop=stop.event)
+                result = pipeline.run(
+                    source, restorer, sink, on_frame=lambda _: progress.advance(), stop=stop.event
+                )
         report = run_report(
             result,
-            source=str(options.source),
+            source=shown(options.source),
             size=(info.height, info.width),
             restorer=restorer,
         )
@@ -98,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     if unwritten is not None:
         print(f"edge-restore: error: {unwritten}", file=sys.stderr)
     if options.json:
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+        print_json(report.to_json())
     else:
         print(table(result.stages))
         print(f"{report.frames_per_second:.2f} frames/s by {restorer.name}, {restorer.card.name}")
@@ -106,39 +102,13 @@ def run(options: argparse.Namespace) -> int:
     if result.failure is not None or unwritten is not None:
         return UserError.exit_code
     if result.interrupted:
-        return 128 + stop.signal_number
+        return stop.exit_code
     return DAMAGED_SOURCE if damaged else 0
-
-
-class _Stop:
-    """Set by the first signal; the second one raises KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.signal_number = int(signal.SIGINT)
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        if self.event.is_set():
-            raise KeyboardInterrupt
-        self.signal_number = number
-        self.event.set()
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[_Stop]:
-    """Turn Ctrl-C and a polite kill into an event while the block runs."""
-    stop = _Stop()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
-        print(f"edge-restore: warning: {warning}", file=sys.stderr)
+        print(f"edge-restore: warning: {shown_lines(warning)}", file=sys.stderr)
 
 
 def _check_report(options: argparse.Namespace) -> None:
@@ -193,10 +163,10 @@ def _outcome(out: Path, result: StreamResult) -> str:
     frames = "1 frame" if result.frames_out == 1 else f"{result.frames_out} frames"
     early = "ended early" if result.failure is not None else "interrupted"
     if result.failure is None and not result.interrupted:
-        return f"wrote '{out}': {frames}"
+        return f"wrote '{shown(out)}': {frames}"
     if result.output is None:
-        return f"{early} before the first frame was written: '{out}' was not written"
-    text = f"{early}: '{result.output}' is complete and playable, with the first {frames}"
+        return f"{early} before the first frame was written: '{shown(out)}' was not written"
+    text = f"{early}: '{shown(result.output)}' is complete and playable, with the first {frames}"
     if result.output != out:
-        text += f"; the older '{out}' is untouched"
+        text += f"; the older '{shown(out)}' is untouched"
     return text

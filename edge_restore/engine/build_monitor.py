@@ -1,56 +1,22 @@
-"""How far a build has come, and stopping it by Ctrl-C."""
+"""How far a build has come, and stopping it by a signal."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
 from typing import Any, TextIO
 
+from edge_restore.process import Stop
 from edge_restore.progress import Progress
 
 
-class Interruption:
-    """While its block runs, Ctrl-C is noted instead of raised.
-
-    A builder calls back into Python from C++, where an exception cannot pass; the monitor tells it
-    to stop instead. A second Ctrl-C does not wait for that.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._previous: Any = None
-
-    def __enter__(self) -> Interruption:
-        # Python takes signals in the main thread alone.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 @contextmanager
-def make_monitor(
-    trt: Any, config: Any, interruption: Interruption, stream: TextIO
-) -> Iterator[Any]:
+def make_monitor(trt: Any, config: Any, stop: Stop, stream: TextIO) -> Iterator[Any]:
     """Give `config` a monitor while the block runs, where the library has monitors.
 
-    It shows the steps of the outermost phase when `stream` is a terminal, and is silent elsewhere.
+    A builder calls back into Python from C++, where an exception cannot pass: the monitor tells it
+    to stop where a signal came. It shows the steps of the outermost phase when `stream` is a
+    terminal, and is silent elsewhere.
     """
     if not hasattr(trt, "IProgressMonitor") or not hasattr(config, "progress_monitor"):
         yield None
@@ -73,7 +39,7 @@ def make_monitor(
             self.finished += 1
             if phase_name == self.outermost and shown is not None:
                 shown.advance(note=phase_name)
-            return not interruption.asked
+            return not stop.event.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             pass

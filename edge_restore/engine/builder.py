@@ -21,10 +21,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edge_restore import process
 from edge_restore.cards import FileDigest, TensorPort
 from edge_restore.engine import layer_precision, network, timing_cache, trusted_file
 from edge_restore.engine.build_log import BuildLog, make_logger
-from edge_restore.engine.build_monitor import Interruption, make_monitor
+from edge_restore.engine.build_monitor import make_monitor
 from edge_restore.engine.cache import EngineCache, layers_path
 from edge_restore.engine.layer_precision import Layer, Precisions
 from edge_restore.engine.manifest import (
@@ -112,7 +113,7 @@ def build(plan: Plan, *, timing_folder: Path | None = None, log: BuildLog | None
         BackendError: an operator that the flavour lacks, or a build that failed or came out in
             another precision.
         ModelError: the graph is not what its card says.
-        KeyboardInterrupt: Ctrl-C; the builder was stopped at its next step.
+        Interrupted: a signal came; the builder was stopped at its next step.
     """
     log = BuildLog() if log is None else log
     flavour, trt = plan.flavour, plan.flavour.trt
@@ -124,7 +125,7 @@ def build(plan: Plan, *, timing_folder: Path | None = None, log: BuildLog | None
     builder = trt.Builder(logger)
     blob: Any = None
     parsed = None
-    with Interruption() as interruption:
+    with process.stop_on_signal() as stop:
         typings = network.typings(flavour)
         for weak in typings:
             try:
@@ -134,12 +135,12 @@ def build(plan: Plan, *, timing_folder: Path | None = None, log: BuildLog | None
                     raise
                 continue
             config = _configure(builder, parsed.definition, plan, weak=weak)
-            with make_monitor(trt, config, interruption, sys.stderr) as monitor:
+            with make_monitor(trt, config, stop, sys.stderr) as monitor:
                 cache = timing_cache.attach(config, plan, timing_folder)
                 blob = builder.build_serialized_network(parsed.definition, config)
                 del monitor
-            if interruption.asked:
-                raise KeyboardInterrupt
+            if stop.event.is_set():
+                raise process.Interrupted(stop.signal_number)
             if blob is not None:
                 timing_cache.keep(config, cache)
                 break

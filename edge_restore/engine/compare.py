@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import metrics
+from edge_restore import metrics, process
 from edge_restore.cards import ModelCard, card_path, verify
 from edge_restore.engine import plugin
 from edge_restore.engine.builder import build
@@ -382,7 +382,7 @@ def _engine_module(library: Flavour) -> Any:
 
 def _built(plan: Plan, marked: Any, timing_folder: Path | None) -> bytes:
     """An engine of the graph with its layers as outputs."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
         path = Path(folder) / plan.model.name
         path.write_bytes(marked.SerializeToString())
         return build(replace(plan, model=path), timing_folder=timing_folder).engine

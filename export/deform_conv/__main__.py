@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from edge_restore import process
+
+if __name__ == "__main__":
+    process.guard()  # before the imports that take long
+
 import argparse
-import sys
 from pathlib import Path
 
-from edge_restore.errors import DependencyError, UserError
+from edge_restore.errors import DependencyError
 
 EPILOG = """\
 examples:
@@ -63,25 +67,24 @@ def _blocks() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 on success, 2 with a message when it cannot be done here."""
     args = parser().parse_args(arguments)
-    try:
-        try:
-            if args.command == "compile":
-                _compile(args.out)
-            elif args.command == "blocks":
-                _blocks()
-            else:
-                from export.deform_conv.vectors import write
+    return process.run("deform_conv", lambda: _run(args), kept="no half-written file was left")
 
-                write(args.out)
-        except ModuleNotFoundError as error:
-            raise DependencyError(
-                error.name or "triton", needed_for=f"'{args.command}'", extra="train,export"
-            ) from error
-    except UserError as error:
-        print(f"deform_conv: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+def _run(args: argparse.Namespace) -> None:
+    try:
+        if args.command == "compile":
+            _compile(args.out)
+        elif args.command == "blocks":
+            _blocks()
+        else:
+            from export.deform_conv.vectors import write
+
+            write(args.out)
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            error.name or "triton", needed_for=f"'{args.command}'", extra="train,export"
+        ) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.finish(main)

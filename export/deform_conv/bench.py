@@ -9,17 +9,21 @@ Run on an H100 (docs/results), but for `--tune`. Without a GPU it says so and en
 
 from __future__ import annotations
 
+from edge_restore import process
+
+if __name__ == "__main__":
+    process.guard()  # before the imports that take long
+
 import argparse
 import functools
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edge_restore import frame_size
-from edge_restore.errors import BackendError, DependencyError, OptionError, UserError
+from edge_restore.errors import BackendError, DependencyError, OptionError
 from edge_restore.files import check_writable, write_text
 from edge_restore.latency import Percentiles, percentiles
 
@@ -259,42 +263,41 @@ def table(document: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 0 when done, 2 with a message when it cannot be done here."""
     args = parser().parse_args(arguments)
-    try:
-        sizes = [frame_size.parse(text, least=1, example="360x640") for text in args.size or SIZES]
-        if args.samples < 1:
-            raise OptionError(
-                f"--samples {args.samples} measures nothing", expected="1 or more",
-                mend="leave it out for 200",
-            )  # fmt: skip
-        if args.out is not None:
-            check_writable(args.out)
-        require_gpu()
-        tuned = {p: tune(p, 50) for p in ("fp16", "fp32")} if args.tune else {}
-        ceilings = measure_ceilings()
-        document = {
-            "schema": SCHEMA,
-            "machine": versions(),
-            "ceilings": ceilings,
-            "results": [
-                bench_layer(*size, precision, ceilings, args.samples)
-                for size in sizes
-                for precision in ("fp16", "fp32")
-            ],
-            "tuned": tuned,
-        }
-        if args.out is not None:
-            write_text(args.out, json.dumps(document, indent=1) + "\n")
-    except UserError as error:
-        print(f"bench: error: {error}", file=sys.stderr)
-        return 2
+    return process.run("bench", lambda: _run(args), kept="nothing was written")
+
+
+def _run(args: argparse.Namespace) -> None:
+    sizes = [frame_size.parse(text, least=1, example="360x640") for text in args.size or SIZES]
+    if args.samples < 1:
+        raise OptionError(
+            f"--samples {args.samples} measures nothing", expected="1 or more",
+            mend="leave it out for 200",
+        )  # fmt: skip
+    if args.out is not None:
+        check_writable(args.out)
+    require_gpu()
+    tuned = {p: tune(p, 50) for p in ("fp16", "fp32")} if args.tune else {}
+    ceilings = measure_ceilings()
+    document = {
+        "schema": SCHEMA,
+        "machine": versions(),
+        "ceilings": ceilings,
+        "results": [
+            bench_layer(*size, precision, ceilings, args.samples)
+            for size in sizes
+            for precision in ("fp16", "fp32")
+        ],
+        "tuned": tuned,
+    }
+    if args.out is not None:
+        write_text(args.out, json.dumps(document, indent=1) + "\n")
     print(table(document))
     if args.tune:
         print(
             "the best shapes are in export/deform_conv/measured.json; put them into the PTX with\n"
             "  python -m export.deform_conv compile --out edge_restore/engine/ptx"
         )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.finish(main)

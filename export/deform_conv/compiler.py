@@ -28,6 +28,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from edge_restore import process
 from edge_restore.engine.kernels import SCHEMA, Argument
 from edge_restore.errors import InternalError
 from edge_restore.files import make_folder, write_text
@@ -204,7 +205,7 @@ def assemble(ptx: str, arch: str) -> tuple[int, str]:
     tools = triton.knobs.nvidia
     newer = int(re.findall(r"\d+", arch)[0]) >= 100 and hasattr(tools, "ptxas_blackwell")
     tool = tools.ptxas_blackwell if newer else tools.ptxas
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
         command = [tool.path, "-v", f"--gpu-name={arch}", source, "-o", source.with_suffix(".o")]

@@ -24,7 +24,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert "usage: edge-restore" in capsys.readouterr().err
 
 
-def test_help_is_the_command_s_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
     assert "a second Ctrl-C ends at once and keeps nothing" in capsys.readouterr().out

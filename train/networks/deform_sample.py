@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+from edge_restore import process
+
 _SOURCE = Path(__file__).with_suffix(".c")
 # -fno-math-errno and friends let the channel sums be vectorised; NaN coordinates stay defined
 # because the range test, written so that NaN fails it, is kept (no -ffinite-math-only).
@@ -83,7 +85,7 @@ def _compiled() -> ctypes.CDLL | None:
     try:
         if not binary.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            with tempfile.TemporaryDirectory(dir=folder) as temporary, process.temporary(temporary):
                 fresh = Path(temporary) / binary.name
                 flags_here = [
                     f for f in _FLAGS if f != "-mprefer-vector-width=512" or "avx512f" in flags

@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
-from edge_restore import zoo
+from edge_restore import process, zoo
 from edge_restore.cards import FileDigest, ModelCard, card_path, verify
-from edge_restore.engine import builder
+from edge_restore.engine import build_monitor, builder
 from edge_restore.engine.build_log import BuildLog
 from edge_restore.engine.cache import EngineCache, layers_path
 from edge_restore.engine.flavour import Flavour
@@ -306,13 +308,13 @@ def test_a_full_disk(small: Plan, tmp_path: Path) -> None:
 def test_ctrl_c_stops_the_builder(
     rtx: Flavour, graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(builder.Interruption):
-        def __enter__(self) -> builder.Interruption:
-            super().__enter__()
-            os.kill(os.getpid(), signal.SIGINT)
-            return self
+    @contextmanager
+    def make_monitor(trt: Any, config: Any, stop: process.Stop, stream: TextIO) -> Iterator[Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        with build_monitor.make_monitor(trt, config, stop, stream) as monitor:
+            yield monitor
 
-    monkeypatch.setattr(builder, "Interruption", Interrupted)
+    monkeypatch.setattr(builder, "make_monitor", make_monitor)
     log = BuildLog()
     previous = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
