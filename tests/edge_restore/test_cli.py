@@ -27,7 +27,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
 def test_help_of_a_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
-    assert "a second Ctrl-C ends at once and keeps nothing" in capsys.readouterr().out
+    assert "second Ctrl-C ends at once and keeps nothing" in capsys.readouterr().out
 
 
 def test_our_own_bugs_keep_their_traceback() -> None:

@@ -68,6 +68,31 @@ def test_unknown_total_shows_count_and_rate(clock: list[float]) -> None:
     assert stream.getvalue() == "restoring 8 frames, 2.00/s, took 4 s, x\n"
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("closed file")])
+def test_stream_that_is_lost_does_not_end_the_work(error: Exception) -> None:
+    class Lost(Terminal):
+        def write(self, text: str) -> int:
+            raise error
+
+    with Progress(3, "restoring", stream=Lost()) as shown:
+        shown.advance()
+    assert shown.done == 1
+
+
+def test_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with Progress(3, "restoring") as shown:
+        shown.advance()
+    assert shown.done == 1
+
+
+def test_control_characters_of_a_note_are_shown() -> None:
+    stream = io.StringIO()
+    with Progress(1, "a\x1b[2J", stream=stream) as shown:
+        shown.advance(note="b\n\x9b")
+    assert "a\\x1b[2J" in stream.getvalue() and "b\\n\\u009b\n" in stream.getvalue()
+
+
 def test_interrupted_work_still_ends_the_line() -> None:
     stream = Terminal()
     with pytest.raises(KeyboardInterrupt), Progress(3, "restoring", stream=stream):

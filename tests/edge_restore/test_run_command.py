@@ -168,7 +168,7 @@ def test_ctrl_c_in_a_real_process(model: Path, tmp_path: Path) -> None:
     if out.exists():
         assert f"playable, with the first {frame_count(out)} frame" in error
     else:
-        assert "was not written" in error
+        assert "was not written" in error or "no half-written file was left" in error
     assert set(names(tmp_path)) <= {"long.mp4", "out.mp4"}
 
 
@@ -303,18 +303,6 @@ def test_a_video_that_cannot_be_published_does_not_cost_the_report(
     )  # fmt: skip
     assert written.stages["restore"].count == FRAMES
     assert names(tmp_path) == ["out.mp4", "report.json"] and not any(out.iterdir())
-
-
-def test_a_lost_terminal_does_not_end_the_run(
-    clip: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lost(self: Progress, n: int = 1, note: str = "") -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(Progress, "advance", lost)
-    out = tmp_path / "out.mp4"
-    assert main(["run", str(clip), "--out", str(out), "--model", str(model)]) == 0
-    assert frame_count(out) == FRAMES
 
 
 def test_a_file_size_limit_in_a_real_process(model: Path, tmp_path: Path) -> None:
