@@ -30,7 +30,7 @@ and the form that an engine is built from:
 """
 
 
-def _collect(args: argparse.Namespace) -> None:
+def _collect(args: argparse.Namespace) -> int:
     from calibration.calibration_set import FEWEST
     from calibration.collector import collect
     from edge_restore.files import check_writable
@@ -55,10 +55,14 @@ def _collect(args: argparse.Namespace) -> None:
     print(cells.text_table(header, rows))
     height, width = found.chosen.size
     print(f"{len(rows)} of {found.looked_at} frames, {height}x{width}: {shown(args.out)}")
+    for warning in found.warnings:
+        text = f"calibration: warning: {shown(warning)}; the frames before are used"
+        print(text, file=sys.stderr)
     if found.left_out:
         first = [shown(f"{name} ({why})") for name, why in list(found.left_out.items())[:4]]
         more = f" and {len(found.left_out) - 4} more" if len(found.left_out) > 4 else ""
         print(f"left out: {', '.join(first)}{more}")
+    return process.UNUSABLE if found.warnings else 0
 
 
 def _model(name: str) -> Path:

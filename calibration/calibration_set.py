@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from calibration.statistics import Statistics, measure
+from calibration.statistics import Statistics, different, measure
 from edge_restore.errors import DataError
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
@@ -66,7 +67,8 @@ class CalibrationSet:
         """The set of named frames of one size.
 
         Raises:
-            DataError: too few, of several sizes, not uint8 RGB, or without contrast.
+            DataError: too few, or too few different ones, of several sizes, not uint8 RGB, or
+                without contrast.
         """
         described = []
         for name, pixels in frames:
@@ -84,7 +86,7 @@ class CalibrationSet:
                 expected="frames of one size, height x width",
                 mend="crop them with --size HxW",
             )
-        check(described)
+        check(described, [pixels for _, pixels in frames])
         return cls(np.stack([pixels for _, pixels in frames]), tuple(described))
 
     def save(self, path: Path) -> None:
@@ -122,12 +124,15 @@ class CalibrationSet:
                 expected="uint8 frames with the hashes that its header lists",
                 mend="copy the file again, or collect the frames anew",
             )
-        check(list(frames))
+        check(list(frames), list(pixels))
         return cls(pixels, frames)
 
 
-def check(frames: list[CalibrationFrame]) -> None:
-    """Make sure that ranges can be learned from these frames; DataError otherwise."""
+def check(frames: list[CalibrationFrame], pixels: Sequence[Pixels]) -> None:
+    """Make sure that ranges can be learned from these frames; DataError otherwise.
+
+    It is the different frames that count: a hundred copies of one tell no more than it does.
+    """
     if len(frames) < FEWEST:
         raise DataError(
             f"there are {len(frames)} calibration frames",
@@ -140,6 +145,14 @@ def check(frames: list[CalibrationFrame]) -> None:
             f"{len(flat)} of {len(frames)} calibration frames show nothing: {', '.join(flat[:4])}",
             expected=f"a luma that varies by {LEAST_CONTRAST:g} levels or more",
             mend="collect again; `python -m calibration collect` leaves such frames out",
+        )
+    if (count := len(different(pixels))) < FEWEST:
+        noun = "one is" if count == 1 else f"{count} are"
+        raise DataError(
+            f"of the {len(frames)} calibration frames only {noun} different; the others show the "
+            "same",
+            expected=f"{FEWEST} different ones or more, 16 or more for a camera in daily use",
+            mend="collect from footage in which the camera or the scene moves",
         )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.calibration_set import FEWEST, LEAST_CONTRAST, CalibrationSet
-from calibration.statistics import Statistics, luma, measure
-from edge_restore.errors import DataError
+from calibration.calibration_set import FEWEST, LEAST_CONTRAST, CalibrationSet, digest
+from calibration.statistics import Statistics, different, luma, measure
+from edge_restore.errors import DataError, SourceError
 from edge_restore.frames import Pixels
 from edge_restore.images import images_in, read_image
 
@@ -21,19 +21,24 @@ SIZE = (360, 640)
 """(height, width) of the middle that is cut out of larger frames. Ranges hardly depend on it."""
 
 
+SAME = "shows the same as another frame"
+
+
 @dataclass
 class Collected:
     """What became of a source.
 
     Attributes:
         chosen: the set.
-        looked_at: candidates whose statistics were compared.
+        looked_at: different candidates whose statistics were compared.
         left_out: why a frame was none, by its name.
+        warnings: what is wrong with the source as a whole; frames before that are used.
     """
 
     chosen: CalibrationSet
     looked_at: int
     left_out: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def collect(source: str, count: int, size: tuple[int, int] | None = None) -> Collected:
@@ -45,7 +50,7 @@ def collect(source: str, count: int, size: tuple[int, int] | None = None) -> Col
 
     Args:
         source: a folder, or what `edge_restore.sources.open_source` takes.
-        count: frames of the set, `FEWEST` or more; all candidates where there are fewer.
+        count: frames of the set, `FEWEST` or more; all that differ where there are fewer.
         size: (height, width) of the middle that is cut out; None for `SIZE`, or less where the
             first frame is smaller.
 
@@ -53,19 +58,31 @@ def collect(source: str, count: int, size: tuple[int, int] | None = None) -> Col
         DataError, SourceError: nothing can be read there, or too little can be used.
     """
     folder = Path(source)
-    stream = _images(folder) if folder.is_dir() else _frames(source)
     left_out: dict[str, str] = {}
+    warnings: list[str] = []
+    stream = _images(folder) if folder.is_dir() else _frames(source, warnings)
     candidates = _thinned(_usable(stream, size, left_out))
-    if len(candidates) < FEWEST:
-        reasons = "".join(f"\n    {name}: {why}" for name, why in list(left_out.items())[:8])
-        raise DataError(
-            f"'{source}' has {len(candidates)} frame(s) that can be used{reasons}",
-            expected=f"{FEWEST} or more with something to see, of the size asked for",
-            mend="name more footage, or a smaller --size",
-        )
-    chosen = farthest([statistics for _, _, statistics in candidates], count)
-    frames = [(candidates[i][0], candidates[i][1]) for i in chosen]
-    return Collected(CalibrationSet.of(frames), len(candidates), left_out)
+    kept = different([pixels for _, pixels, _ in candidates])
+    for index in sorted(set(range(len(candidates))) - set(kept)):
+        left_out[candidates[index][0]] = SAME
+    if len(kept) < FEWEST:
+        raise _too_few(source, len(kept), left_out, warnings)
+    chosen = farthest([candidates[i][2] for i in kept], count)
+    frames = [candidates[kept[i]][:2] for i in chosen]
+    return Collected(CalibrationSet.of(frames), len(kept), left_out, warnings)
+
+
+def _too_few(source: str, count: int, left_out: dict[str, str], warnings: list[str]) -> DataError:
+    same = sum(why == SAME for why in left_out.values())
+    found = f"'{source}' has {count + same} frame(s) that can be used"
+    if same:
+        found += f", but only {count} different one(s): the others show the same"
+    listed = [f"{name}: {why}" for name, why in left_out.items() if why != SAME or same < 8]
+    return DataError(
+        found + "".join(f"\n    {line}" for line in [*warnings, *listed][:8]),
+        expected=f"{FEWEST} or more different ones with something to see, of the size asked for",
+        mend="name more footage, in which the camera or the scene moves, or a smaller --size",
+    )
 
 
 def farthest(candidates: list[Statistics], count: int) -> list[int]:
@@ -90,12 +107,17 @@ def _images(folder: Path) -> Iterator[tuple[str, Pixels | str]]:
             yield name, error.found
 
 
-def _frames(source: str) -> Iterator[tuple[str, Pixels | str]]:
+def _frames(source: str, warnings: list[str]) -> Iterator[tuple[str, Pixels | str]]:
+    """The frames of a video; where it breaks off, the reason becomes a warning."""
     from edge_restore.sources import open_source
 
     with open_source(source) as stream:
-        for frame in stream:
-            yield f"{Path(source).name}#{frame.index}", frame.pixels
+        try:
+            for frame in stream:
+                yield f"{Path(source).name}#{frame.index}", frame.pixels
+        except SourceError as error:
+            warnings.append(error.found)
+        warnings += stream.warnings
 
 
 def _usable(
@@ -103,7 +125,8 @@ def _usable(
     size: tuple[int, int] | None,
     left_out: dict[str, str],
 ) -> Iterator[tuple[str, Pixels]]:
-    """Frames cut to one size; why the others are left out is noted."""
+    """Frames cut to one size, each once; why the others are left out is noted."""
+    seen: set[str] = set()
     for name, pixels in stream:
         if isinstance(pixels, str):
             left_out[name] = pixels
@@ -119,7 +142,12 @@ def _usable(
         if (contrast := float(luma(middle).std())) < LEAST_CONTRAST:
             left_out[name] = f"shows nothing: its levels vary by {contrast:.1f}"
             continue
-        yield name, np.ascontiguousarray(middle)
+        middle = np.ascontiguousarray(middle)
+        if (found := digest(middle)) in seen:
+            left_out[name] = SAME
+            continue
+        seen.add(found)
+        yield name, middle
 
 
 def _thinned(frames: Iterable[tuple[str, Pixels]]) -> list[tuple[str, Pixels, Statistics]]:

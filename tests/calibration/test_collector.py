@@ -142,13 +142,93 @@ def test_the_command_says_what_it_took(folder, tmp_path, capsys):
     assert len(CalibrationSet.load(out).frames) == 5
 
 
+def moving(count, step=3, size=(120, 160)):
+    """Frames of a camera that turns."""
+    wide = picture(5, (size[0], size[1] + count * step))
+    return [wide[:, step * n : step * n + size[1]] for n in range(count)]
+
+
+def copies(folder, kind):
+    """Many files or frames that show one and the same picture; what `collect` takes."""
+    import cv2
+
+    from edge_restore.demo.clip import write_clip
+
+    folder.mkdir()
+    photo = cv2.blur(picture(3, (120, 160)), (3, 3))
+    if kind == "copied files":
+        for number in range(12):
+            write_png(folder / f"{number}.png", photo)
+    elif kind == "other encodings":
+        for suffix in (".png", ".bmp", ".tif", ".webp"):
+            cv2.imwrite(str(folder / f"x{suffix}"), photo, [cv2.IMWRITE_WEBP_QUALITY, 98])
+        for quality in range(90, 100):
+            options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_CHROMA_QUALITY, quality]
+            cv2.imwrite(str(folder / f"x{quality}.jpg"), photo, options)
+    elif kind == "noise":
+        for seed in range(12):
+            noise = np.random.default_rng(seed).normal(0, 2, photo.shape)
+            write_png(folder / f"{seed}.png", np.clip(photo + noise, 0, 255).astype(np.uint8))
+    elif kind == "three pictures":
+        for seed in range(3):
+            for number in range(8):
+                write_png(folder / f"{seed}-{number}.png", picture(seed, (120, 160)))
+    else:
+        pytest.importorskip("av")
+        write_clip(folder / "still.mp4", [photo] * 30, 30, crf=18)
+        return folder / "still.mp4"
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kind", ["copied files", "other encodings", "noise", "three pictures", "still clip"]
+)
+def test_copies_of_a_frame_count_once(kind, tmp_path, capsys):
+    source = copies(tmp_path / "source", kind)
+    assert main(["collect", str(source), "--out", str(tmp_path / "set.npz")]) == 2
+    said = capsys.readouterr().err
+    assert f"only {3 if kind == 'three pictures' else 1} different one(s)" in said
+    assert not (tmp_path / "set.npz").exists()
+
+
+def test_a_set_takes_each_of_the_different_frames_once(tmp_path, capsys):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(moving(6)):
+        for copy in "abc":
+            write_png(folder / f"{number}{copy}.png", frame)
+    out = tmp_path / "set.npz"
+    assert main(["collect", str(folder), "--out", str(out)]) == 0
+    assert "6 of 6 frames" in capsys.readouterr().out
+    assert len({frame.sha256 for frame in CalibrationSet.load(out).frames}) == 6
+
+
+def test_repeats_do_not_crowd_the_different_ones_out_of_a_long_source(monkeypatch):
+    monkeypatch.setattr(collector, "CANDIDATES", 8)
+    stream = [(f"{n}-{copy}", frame) for n, frame in enumerate(moving(8)) for copy in range(9)]
+    assert len(collector._thinned(collector._usable(stream, None, {}))) == 8
+
+
+def test_footage_that_is_cut_off_is_used_as_far_as_it_goes_and_said(tmp_path, capsys):
+    pytest.importorskip("av")
+    from edge_restore.demo.clip import write_clip
+
+    clip, out = tmp_path / "clip.mkv", tmp_path / "set.npz"
+    write_clip(clip, moving(40), 30, crf=18)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
+    code = main(["collect", str(clip), "--out", str(out), "--count", "6"])
+    assert len(CalibrationSet.load(out).frames) == 6
+    said = capsys.readouterr().err
+    assert code == (2 if "warning" in said else 0)
+
+
 def test_too_little_footage_is_one_error(tmp_path, capsys):
     for name in ("a.png", "b.png"):
         write_png(tmp_path / name, picture(0))
     out = tmp_path / "set.npz"
     assert main(["collect", str(tmp_path), "--out", str(out)]) == 2
     said = capsys.readouterr().err
-    assert "has 2 frame(s) that can be used" in said and "to mend" in said
+    assert "has 2 frame(s) that can be used, but only 1 different" in said and "to mend" in said
     assert not out.exists()
     assert main(["collect", str(tmp_path), "--out", str(out), "--count", "2"]) == 2
     assert calibration_set.FEWEST == 4

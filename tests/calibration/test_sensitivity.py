@@ -5,12 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from calibration import crops, frontier_plot, qdq, quantiser, sensitivity
+from calibration import (
+    calibration_set,
+    crops,
+    frontier_plot,
+    qdq,
+    quantiser,
+    sensitivity,
+    statistics,
+)  # fmt: skip
 from calibration.__main__ import main
 from calibration.runner import Runner
 from calibration.scales import Scales
 from edge_restore.errors import OptionError
 from edge_restore.images import read_image
+from tests.calibration.conftest import picture
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +116,20 @@ def test_the_command_writes_table_json_and_picture(models, frames_file, pairs, t
     chosen = {p["added"] for p in document["frontier"][: document["chosen"]]}
     assert set(Scales.read(tmp_path / "s/scales.json").layers) == chosen
     assert read_image(tmp_path / "s/sensitivity.png").shape[2] == 3
+
+
+@pytest.mark.parametrize("command", ["quantise", "sensitivity"])
+def test_a_handmade_set_of_copies_is_refused(command, tmp_path, capsys, models, pairs):
+    pixels = np.stack([picture(0)] * 16)
+    frames = [
+        {"name": str(n), "sha256": calibration_set.digest(frame),
+         "statistics": vars(statistics.measure(frame))}
+        for n, frame in enumerate(pixels)
+    ]  # fmt: skip
+    header = json.dumps({"schema": calibration_set.SCHEMA, "frames": frames}).encode()
+    file, out = tmp_path / "set.npz", tmp_path / "out.onnx"
+    np.savez(file, header=np.frombuffer(header, np.uint8), frames=pixels)
+    arguments = [command, str(models["fp32"]), "--frames", str(file), "--out", str(out)]
+    assert main(arguments + ["--pairs", str(pairs)] * (command == "sensitivity")) == 2
+    assert "of the 16 calibration frames only one is different" in capsys.readouterr().err
+    assert not out.exists()

@@ -224,7 +224,7 @@ def test_no_score_at_all_is_an_error_and_leaves_the_old_table(
     assert table.read_text() == "old"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_keeps_the_scores(
     number: int,
     model: Path,
