@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import onnx
@@ -20,10 +21,10 @@ from edge_restore.cards import (
     ModelCard,
     card_path,
     check_model_output,
-    model_card,
 )
 from edge_restore.errors import DataError, ModelError, OptionError
-from edge_restore.files import atomic_path, sha256
+from edge_restore.files import atomic_path
+from edge_restore.model import Model
 from edge_restore.progress import Progress
 from edge_restore.quantisation import Quantisation
 
@@ -32,10 +33,10 @@ def load(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
     """A graph and its card, after the two were compared.
 
     Raises:
-        ModelError, CardError: as `model_card`.
+        ModelError, CardError: as `Model.read`.
     """
-    card = model_card(path)
-    return onnx.load(str(path)), card
+    model = Model.read(path)
+    return onnx.load_model_from_string(model.content), model.card
 
 
 def choose(
@@ -172,10 +173,11 @@ def write(
         graph_layers.check(model)  # says so
     quantised = qdq.insert(model, scales)
     with atomic_path(out) as temporary, atomic_path(card_path(out)) as temporary_card:
-        onnx.save(quantised, str(temporary))
+        content = quantised.SerializeToString()
+        temporary.write_bytes(content)
         written = replace(
             card,
-            onnx=FileDigest(out.name, sha256(temporary), temporary.stat().st_size),
+            onnx=FileDigest(out.name, sha256(content).hexdigest(), len(content)),
             precision="int8",
             parity=(),
             command=command,

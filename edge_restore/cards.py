@@ -6,6 +6,7 @@ its hash. `verify` compares the two before anybody loads the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_restore.errors import CardError, ModelError, OptionError
-from edge_restore.files import check_writable, sha256, write_text
+from edge_restore.files import check_writable, open_input, write_text
 from edge_restore.json_fields import JsonFields, is_integer
 from edge_restore.quantisation import Gate, Quantisation, read_gate, read_quantisation
 
@@ -22,6 +23,8 @@ MODEL_SCHEMA = "edge_restore.model_card/1"
 FORMS = ("camera", "float")
 DEFORMABLE = ("DeformConv", "GridSample", "plugin", "none")
 PRECISIONS = ("fp32", "fp16", "int8")
+MAX_BYTES = 1 << 30
+"""Of a file that a card describes; read whole, so that what was compared is what is used."""
 
 _T = TypeVar("_T")
 
@@ -246,30 +249,85 @@ def verify(path: str | Path) -> WeightsCard | ModelCard:
     Raises:
         CardError: the card is missing or malformed, or its file is missing or has another hash.
     """
-    path = Path(path)
+    return verified(path)[0]
+
+
+def read_card(path: Path) -> WeightsCard | ModelCard:
+    """The card at `path`, of either kind; CardError when it is missing or malformed."""
     document = _load(path)
     is_model = isinstance(document, dict) and document.get("schema") == MODEL_SCHEMA
-    card = (ModelCard if is_model else WeightsCard).from_json(document, f"'{path}'")
+    return (ModelCard if is_model else WeightsCard).from_json(document, f"'{path}'")
+
+
+def verified(path: str | Path) -> tuple[WeightsCard | ModelCard, bytes]:
+    """The card at `path` and the file that it describes, each read once, after they were compared.
+
+    Whoever runs the file runs these bytes: the file itself may be another a moment later.
+
+    Raises:
+        CardError: as `verify`.
+    """
+    path = Path(path)
+    card = read_card(path)
     described = path.parent / card.described.file
-    if not described.is_file():
+    if not described.exists():
         raise CardError(
             f"'{path}' describes '{card.described.file}', which is not beside it",
             expected=f"the file '{described}'",
             mend="copy the file and its card together",
         )
-    digest = sha256(described)
-    if digest != card.described.sha256:
+    content = read_described(described)
+    check_digest(described, content, card.described.sha256)
+    return card, content
+
+
+def read_described(path: Path) -> bytes:
+    """The content of a file that a card describes, at most `MAX_BYTES`.
+
+    Raises:
+        CardError: it is no plain file, larger, or cannot be read.
+    """
+    try:
+        with open_input(path, "the file", CardError) as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
         raise CardError(
-            f"'{described}' does not match its card: its SHA-256 is {digest}",
-            expected=f"{card.described.sha256}, as '{path.name}' says",
+            f"'{path}' cannot be read: {error.strerror}",
+            expected="a file that can be read",
+            mend="copy it again from where it was made",
+        ) from error
+    if len(content) > MAX_BYTES:
+        raise CardError(
+            f"'{path}' is larger than {MAX_BYTES} bytes",
+            expected="a network's weights or graph",
+            mend="copy it again from where it was made",
+        )
+    return content
+
+
+def check_digest(path: Path, content: bytes, expected: str) -> None:
+    """Make sure that a file's content has the SHA-256 that its card tells.
+
+    Raises:
+        CardError: it has not.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise CardError(
+            f"'{path}' does not match its card: its SHA-256 is {digest}",
+            expected=f"{expected}, as '{card_path(path).name}' says",
             mend="copy the file and its card again from where they were made, or export anew; "
             "do not load a file that somebody may have changed",
         )
-    return card
 
 
 def model_card(model: Path) -> ModelCard:
-    """The card of an ONNX file, after the two were compared.
+    """The card of an ONNX file, after the two were compared; as `verified_model`."""
+    return verified_model(model)[0]
+
+
+def verified_model(model: Path) -> tuple[ModelCard, bytes]:
+    """The card of an ONNX file and the file's content, after the two were compared.
 
     Raises:
         ModelError: there is no such file, it has no card, or one of another file.
@@ -288,14 +346,14 @@ def model_card(model: Path) -> ModelCard:
             expected="an ONNX file that `python -m export` wrote, with its card",
             mend="copy the card along with the model, or export the network with this project",
         )
-    card = verify(path)
+    card, content = verified(path)
     if not isinstance(card, ModelCard) or card.onnx.file != model.name:
         raise ModelError(
             f"'{path}' is the card of another file, not of '{model.name}'",
             expected="the model's own card",
             mend="copy the model and its card together, under their own names",
         )
-    return card
+    return card, content
 
 
 def check_model_output(out: Path) -> None:

@@ -32,12 +32,13 @@ from edge_restore import backends, frame_size, zoo
 from edge_restore.backends.restorer import restore_one
 from edge_restore.bench import tables, timing
 from edge_restore.bench.timing import Timing
-from edge_restore.cards import card_path, model_card
+from edge_restore.cards import card_path
 from edge_restore.demo import photo
 from edge_restore.errors import BackendError, UserError
 from edge_restore.frames import Pixels
 from edge_restore.machine import this_machine
 from edge_restore.metrics import psnr
+from edge_restore.model import Model
 from edge_restore.padding import pad_to_multiple
 from edge_restore.report import cells
 from train import weights as weights_files
@@ -250,8 +251,9 @@ def _plain(model: Path) -> Restore:
     """ONNX Runtime as its documentation opens it: no options; padded to what the network takes."""
     import onnxruntime
 
-    multiple = model_card(model).multiple
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    read = Model.read(model)
+    multiple = read.card.multiple
+    session = onnxruntime.InferenceSession(read.content, providers=["CPUExecutionProvider"])
 
     def restore(pixels: Pixels) -> Pixels:
         padded = pad_to_multiple(pixels, multiple)

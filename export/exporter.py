@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import onnx
 from torch import nn
 
-from edge_restore import process
 from edge_restore.cards import (
     FileDigest,
     ModelCard,
@@ -19,7 +18,7 @@ from edge_restore.cards import (
     check_model_output,
 )
 from edge_restore.errors import ModelError, OptionError
-from edge_restore.files import atomic_path, sha256
+from edge_restore.files import atomic_path
 from export import graph, lowering, parity, plugin_node, precision
 from train import weights as weights_files
 from train.networks import NETWORKS
@@ -90,13 +89,12 @@ def export(
     composed = compose(network, options)
     deformable = options.deformable if _has_deformable(network) else "none"
     with atomic_path(out) as temporary, atomic_path(card_path(out)) as temporary_card:
-        onnx.save(composed.model, str(temporary))
-        with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
-            checked = Path(folder) / out.name
-            onnx.save(composed.runnable, str(checked))
-            differences, reach = parity.check(
-                checked, network, form=options.form, size=options.size, precision=options.precision
-            )
+        content = composed.model.SerializeToString()
+        temporary.write_bytes(content)
+        differences, reach = parity.check(
+            composed.runnable, network, form=options.form, size=options.size,
+            precision=options.precision, name=out.name,
+        )  # fmt: skip
         card = ModelCard(
             name=name,
             network=network_name,
@@ -107,7 +105,7 @@ def export(
             multiple=trained.multiple,
             input=_port(graph.INPUT, options),
             output=_port(graph.OUTPUT, options),
-            onnx=FileDigest(out.name, sha256(temporary), temporary.stat().st_size),
+            onnx=FileDigest(out.name, sha256(content).hexdigest(), len(content)),
             weights=FileDigest(weights.name, trained.weights.sha256),
             parameters=trained.parameters,
             parity=differences,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,14 +47,15 @@ def sizes(size: tuple[int, int] | None, multiple: int) -> tuple[tuple[int, int],
 
 
 def check(
-    path: Path,
+    model: onnx.ModelProto,
     network: nn.Module,
     *,
     form: str,
     size: tuple[int, int] | None,
     precision: str = "fp32",
+    name: str = "model.onnx",
 ) -> tuple[tuple[Parity, ...], float]:
-    """Compare the file `path` with `network` on three sizes of 8-bit frames.
+    """Compare a graph with `network` on three sizes of 8-bit frames.
 
     A size that is no multiple goes to ONNX Runtime as the runtime does it, padded and cropped by
     `edge_restore.padding`, and to torch as it is. What is compared is the network's float output
@@ -68,6 +68,10 @@ def check(
     Runtime's CPU provider rounds FP16 tensors (see `edge_restore.engine.rounding`) but sums in
     FP32, so this says what the types cost, and not how a GPU's FP16 sums round.
 
+    Args:
+        model: the graph; not changed.
+        name: of the file that is to be written, for messages.
+
     Returns:
         The difference at each size, and the greatest offset in pixels that a deformable
         convolution was given (0 without one): what the comparison says of sampling depends on it.
@@ -77,7 +81,7 @@ def check(
         BackendError: this ONNX Runtime cannot run the file.
         DependencyError: ONNX Runtime is not installed.
     """
-    session = _session(path, form, precision)
+    session = _session(model, form, precision)
     multiple = int(network.multiple)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
     found, reach = [], 0.0
@@ -90,13 +94,13 @@ def check(
                 expected="weights that give finite numbers",
                 mend="train again, or export an earlier checkpoint of these weights",
             )
-        found.append(_compare(session, pixels, expected, multiple, form, path, precision))
+        found.append(_compare(session, pixels, expected, multiple, form, name, precision))
         reach = max(reach, offset)
     return tuple(found), reach
 
 
 def _compare(
-    session: Any, pixels: Pixels, expected: Image, multiple: int, form: str, path: Path,
+    session: Any, pixels: Pixels, expected: Image, multiple: int, form: str, name: str,
     precision: str,
 ) -> Parity:  # fmt: skip
     """How far the float output is off; raises when it, or the camera's image, is wrong."""
@@ -104,7 +108,7 @@ def _compare(
     padded = pad_to_multiple(pixels, multiple)
     image = padded[None] if form == "camera" else _unit_range(padded)
     restored, *images = session.run(None, {INPUT: image})[::-1]
-    where = f"the graph that would become '{path.name}'"
+    where = f"the graph that would become '{name}'"
     found = restored[..., :height, :width]
     difference = float(np.abs(found - expected).max())
     psnr = _psnr(found, expected) if precision == "fp16" else None
@@ -139,14 +143,15 @@ def _psnr(found: Image, expected: Image) -> float:
     return float(-10 * np.log10(max(np.square(error).mean(), 1e-20)))
 
 
-def _session(path: Path, form: str, precision: str) -> Any:
-    """A session of `path` whose last output is the network's float output."""
+def _session(given: onnx.ModelProto, form: str, precision: str) -> Any:
+    """A session of a graph whose last output is the network's float output."""
     try:
         import onnxruntime
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
     except ImportError as error:
         raise DependencyError("onnxruntime", needed_for="checking an export", extra="") from error
-    model = onnx.load(str(path))
+    model = onnx.ModelProto()
+    model.CopyFrom(given)
     if form == "camera":
         clip = next(n for n in model.graph.node if n.name == "camera/Clip")
         inside = onnx.helper.make_tensor_value_info(clip.input[0], onnx.TensorProto.FLOAT, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edge_restore.cards import WeightsCard, card_path, verify
+from edge_restore.cards import WeightsCard, card_path, check_digest, read_card, read_described
 from edge_restore.errors import CardError, DataError, DependencyError, ModelError
 from edge_restore.files import atomic_path
 from train import networks
@@ -18,20 +18,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         DataError: missing, or another format; pickles are never opened.
     """
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise DependencyError("safetensors", needed_for="reading weights", extra="train") from error
+    _check_there(path)
+    return parsed_tensors(read_described(path), path)
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise DataError(
             f"there are no weights at {path}",
             expected="a .safetensors file",
             mend="train some with 'python -m train RECIPE', or name another file",
         )
+
+
+def parsed_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in the content of the safetensors file `path`; as `read_tensors`."""
     try:
-        return safetensors.torch.load_file(str(path))
+        import safetensors.torch
+    except ImportError as error:
+        raise DependencyError("safetensors", needed_for="reading weights", extra="train") from error
+    try:
+        return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises one error type of its own, pickles fail in many
-        head = path.open("rb").read(4)
+        head = content[:4]
         kind = "a pickle" if head[:2] == b"PK" or head[:1] == b"\x80" else "not safetensors"
         raise DataError(
             f"{path} is {kind} ({error})",
@@ -65,14 +74,17 @@ def load(path: Path) -> tuple[nn.Module, WeightsCard]:
         CardError: the card is missing or does not match.
         ModelError: the tensors are not those of the card's network.
     """
-    tensors = read_tensors(path)
-    card = verify(card_path(path))
+    _check_there(path)
+    content = read_described(path)
+    tensors = parsed_tensors(content, path)
+    card = read_card(card_path(path))
     if not isinstance(card, WeightsCard) or card.weights.file != path.name:
         raise CardError(
             f"'{card_path(path)}' describes '{card.described.file}', not '{path.name}'",
             expected="the card that was written with these weights",
             mend="copy the weights and their card together, under their own names",
         )
+    check_digest(path, content, card.weights.sha256)
     network = networks.create(card.network, **card.arguments)
     fit(network, tensors, card.network, path)
     return network.eval(), card

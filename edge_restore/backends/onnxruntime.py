@@ -9,10 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
-from edge_restore.cards import ModelCard, TensorPort, model_card
 from edge_restore.errors import BackendError, DependencyError, ModelError
-
-_TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+from edge_restore.model import Model
 
 
 class OnnxRuntimeRestorer(CpuRestorer):
@@ -41,7 +39,8 @@ class OnnxRuntimeRestorer(CpuRestorer):
         memory_budget: int | None = None,
     ) -> None:
         super().__init__(threads, memory_budget)
-        self.model, self.card, self._session = _first_that_runs(models, threads)
+        self._loaded, self._session = _first_that_runs(models, threads)
+        self.model, self.card = self._loaded.path, self._loaded.card
         self.precision = self.card.precision
 
     def _prepare(self, height: int, width: int) -> None:
@@ -67,7 +66,7 @@ def _import() -> ModuleType:
         ) from error
 
 
-def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Path, ModelCard, Any]:
+def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Model, Any]:
     ort = _import()
     states = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     no_operator = (states.NotImplemented, states.Fail, states.InvalidGraph)
@@ -79,38 +78,23 @@ def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Path,
     if threads is not None:
         options.intra_op_num_threads = threads
     lacking = []
-    for model in models:
-        card = model_card(model)
+    for path in models:
+        model = Model.read(path)
         try:
-            session = ort.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+            session = ort.InferenceSession(model.content, options, ["CPUExecutionProvider"])
         except no_operator as error:
-            lacking.append(f"{model.name}: {first_line(error)}")
+            lacking.append(f"{path.name}: {first_line(error)}")
             continue
         except Exception as error:  # see CpuRestorer._run
             raise ModelError(
-                f"ONNX Runtime cannot load '{model}': {first_line(error)}",
+                f"ONNX Runtime cannot load '{path}': {first_line(error)}",
                 expected="an ONNX file that `python -m export` wrote",
                 mend="export the model again, or upgrade onnxruntime",
             ) from error
-        _check_port(model, card.input, session.get_inputs())
-        _check_port(model, card.output, session.get_outputs())
-        return model, card, session
+        return model, session
     raise BackendError(
         f"ONNX Runtime {ort.__version__} can run none of the models:\n    "
         + "\n    ".join(lacking),
         expected="an ONNX Runtime with their operators",
         mend="pip install --upgrade onnxruntime",
     )
-
-
-def _check_port(model: Path, port: TensorPort, found: Sequence[Any]) -> None:
-    """Make sure that the graph has the one input or output that the card describes."""
-    expected = (port.name, _TENSOR_TYPES[port.dtype], len(port.shape))
-    graph = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in found]
-    if graph != [expected]:
-        described = ", ".join(f"'{n}' {t} of {rank} dimensions" for n, t, rank in graph)
-        raise ModelError(
-            f"'{model}' has {described}",
-            expected="only '{}' {} of {} dimensions, as its card says".format(*expected),
-            mend="export the model again, so that card and graph agree",
-        )

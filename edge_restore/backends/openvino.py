@@ -15,6 +15,7 @@ takes every size; `open` does it, in about a second.
 from __future__ import annotations
 
 import importlib
+import io
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
-from edge_restore.cards import ModelCard, model_card
 from edge_restore.errors import BackendError, DependencyError, InternalError
 from edge_restore.frames import Pixels
+from edge_restore.model import Model
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """What convolutions compute in, and OpenVINO's word for it. The rest follows where it is as exact:
@@ -69,7 +70,8 @@ class OpenVinoRestorer(CpuRestorer):
             )
         self.precision = precision
         self.name = "openvino-cpu" if precision == "fp32" else f"openvino-cpu-{precision}"
-        self.model, self.card, self._graph_model = _first_that_reads(self._core, models)
+        self._loaded, self._graph_model = _first_that_reads(self._core, models)
+        self.model, self.card = self._loaded.path, self._loaded.card
         self._threads = threads
         self._prepared: tuple[int, int] | None = None
         self._thread = ThreadPoolExecutor(1, "openvino")
@@ -237,14 +239,14 @@ def _deformable_convolution(node: Any) -> list[Any]:
     return [restored.output(0)]
 
 
-def _first_that_reads(core: Any, models: Sequence[Path]) -> tuple[Path, ModelCard, Any]:
+def _first_that_reads(core: Any, models: Sequence[Path]) -> tuple[Model, Any]:
     lacking = []
-    for model in models:
-        card = model_card(model)
+    for path in models:
+        model = Model.read(path)
         try:
-            return model, card, core.read_model(str(model))
+            return model, core.read_model(io.BytesIO(model.content))
         except Exception as error:  # see CpuRestorer._run
-            lacking.append(f"{model.name}: {first_line(error)}")
+            lacking.append(f"{path.name}: {first_line(error)}")
     raise BackendError(
         "OpenVINO can read none of the models:\n    " + "\n    ".join(lacking),
         expected="an FP32 model with standard operators",

@@ -102,12 +102,19 @@ def obtain(
     return engine, built
 
 
-def build(plan: Plan, *, timing_folder: Path | None = None, log: BuildLog | None = None) -> Built:
+def build(
+    plan: Plan,
+    *,
+    timing_folder: Path | None = None,
+    log: BuildLog | None = None,
+    content: bytes | None = None,
+) -> Built:
     """Build the engine of `plan` in memory and verify its precision.
 
     Args:
         timing_folder: where the standard library's timing cache is kept; None for nowhere.
         log: filled while it builds, so that the caller has it when the build fails.
+        content: an ONNX file to build instead of the plan's own, one with further outputs say.
 
     Raises:
         BackendError: an operator that the flavour lacks, or a build that failed or came out in
@@ -129,7 +136,7 @@ def build(plan: Plan, *, timing_folder: Path | None = None, log: BuildLog | None
         typings = network.typings(flavour)
         for weak in typings:
             try:
-                parsed = network.parse(builder, logger, plan, weak=weak)
+                parsed = network.parse(builder, logger, plan, weak=weak, content=content)
             except BackendError:
                 if weak == typings[-1]:
                     raise

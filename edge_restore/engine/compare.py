@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import importlib
 import math
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_restore import metrics, process
+from edge_restore import metrics
 from edge_restore.cards import ModelCard, card_path, verify
 from edge_restore.engine import plugin
 from edge_restore.engine.builder import build
@@ -34,6 +33,7 @@ from edge_restore.engine.plan import Plan
 from edge_restore.engine.rounding import half_tensors, keep_rounding
 from edge_restore.errors import BackendError, CardError, DependencyError, ModelError
 from edge_restore.frames import Pixels
+from edge_restore.model import Model
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -196,7 +196,7 @@ def compare(
     with _quiet():
         onnx = _module("polygraphy.backend.onnx")
         size = (plan.height, plan.width)
-        typed = _sized(onnx.onnx_from_path(str(plan.model)), size)
+        typed = _sized(onnx.onnx_from_bytes(Model.of_card(plan.model, plan.card).content), size)
         wanted = _sized(wanted, size)
         result = plan.card.output.name
         operators = _layers(wanted, typed, result)
@@ -266,7 +266,7 @@ def _first_that_runs(paths: Sequence[Path]) -> tuple[Path, Any]:
     problems = []
     for path in paths:
         with _quiet():
-            model = onnx.onnx_from_path(str(path))
+            model = onnx.onnx_from_bytes(Model.read(path).content)
         try:
             _session(model)
         except BackendError as error:
@@ -382,10 +382,8 @@ def _engine_module(library: Flavour) -> Any:
 
 def _built(plan: Plan, marked: Any, timing_folder: Path | None) -> bytes:
     """An engine of the graph with its layers as outputs."""
-    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
-        path = Path(folder) / plan.model.name
-        path.write_bytes(marked.SerializeToString())
-        return build(replace(plan, model=path), timing_folder=timing_folder).engine
+    content = marked.SerializeToString()
+    return build(plan, timing_folder=timing_folder, content=content).engine
 
 
 def _errors(

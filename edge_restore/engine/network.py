@@ -11,6 +11,7 @@ from typing import Any
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan, export_command
 from edge_restore.errors import BackendError, ModelError
+from edge_restore.model import Model
 
 _LOWER_PRECISION_FLAGS = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}
 
@@ -51,17 +52,22 @@ def allow_lower_precision(trt: Any, config: Any, precision: str) -> None:
             config.set_flag(flag)
 
 
-def parse(builder: Any, logger: Any, plan: Plan, *, weak: bool) -> Parsed:
-    """Read the plan's ONNX file.
+def parse(
+    builder: Any, logger: Any, plan: Plan, *, weak: bool, content: bytes | None = None
+) -> Parsed:
+    """Read the plan's ONNX file, or the one in `content`.
 
     Raises:
-        BackendError: an operator that the flavour cannot take; names it and its node.
+        BackendError: an operator that the flavour cannot take; names it and
+            its node.
         ModelError: the graph does not carry the precision that its card says.
+        CardError: the file is not the one of the plan any more.
     """
     trt = plan.flavour.trt
     definition = builder.create_network(0 if weak else plan.flavour.network_flags)
     parser = trt.OnnxParser(definition, logger)
-    content = Path(plan.model).read_bytes()
+    if content is None:
+        content = Model.of_card(plan.model, plan.card).content
     if not parser.parse(content):
         raise _unparsed(parser, plan)
     layers = [definition.get_layer(i) for i in range(definition.num_layers)]

@@ -122,9 +122,11 @@ def test_names_say_what_computes(models: dict[str, Path]) -> None:
 def test_a_model_that_cannot_be_read_is_passed_over(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
+    onnx = pytest.importorskip("onnx", reason="the model is changed with onnx")
     broken = write_model(tmp_path, "camera", "broken")
-    content = broken.read_bytes()
-    broken.write_bytes(content[: len(content) // 2])
+    model = onnx.load(broken)
+    model.graph.node[3].op_type = "NoSuchOperator"
+    onnx.save(model, broken)
     write_card(broken, "camera")
     assert OpenVinoRestorer([broken, models["camera"]]).model == models["camera"]
     with pytest.raises(BackendError, match=r"can read none of the models:\n +broken\.onnx: "):
