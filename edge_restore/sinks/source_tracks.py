@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_restore.errors import SinkError
 from edge_restore.sources.container import open_container, video_stream
+from edge_restore.sources.timeline import Timeline
 
 if TYPE_CHECKING:
     from av import Packet
@@ -64,7 +66,8 @@ class SourceTracks:
                 ) from error
             copy.metadata.update(stream.metadata)
             self._copies[stream.index] = copy
-        self._packets = self._input.demux([self._video, *self._audio()])
+        self._timeline = Timeline(self._input, self._video, path)
+        self._packets = self._input.demux([self._video, *self._input.streams.audio])
         self._ended = False
         # By stream index: the time in ticks up to which it has been read, or written.
         self._read: dict[int, int] = {}
@@ -107,9 +110,6 @@ class SourceTracks:
         """Close the source."""
         self._input.close()
 
-    def _audio(self) -> list[Stream]:
-        return [s for s in self._input.streams.audio if s.index in self._copies]
-
     def _has_read(self, until: Fraction | None) -> bool:
         if until is None:
             return False
@@ -122,6 +122,11 @@ class SourceTracks:
     def _time_base(self, index: int) -> Fraction:
         return self._input.streams[index].time_base or Fraction(1)
 
+    def _least_step(self, index: int) -> int:
+        """By how many ticks two times of a track differ that the output can tell apart."""
+        written = self._copies[index].time_base or self._time_base(index)
+        return math.ceil(written / self._time_base(index))
+
     def _read_packet(self) -> None:
         import av
 
@@ -130,10 +135,11 @@ class SourceTracks:
         except (StopIteration, av.FFmpegError):  # the decoder meets the same error and reports it
             self._ended = True
             return
+        self._timeline.correct(packet)
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None:
-            return
         index = packet.stream.index
+        if stamp is None or not (index == self._video.index or index in self._copies):
+            return
         # Packets come in the order of dts, which no later packet's pts goes below.
         read = stamp if packet.dts is None else min(stamp, packet.dts)
         self._read[index] = read
@@ -148,9 +154,14 @@ class SourceTracks:
     def _write(self, packet: Packet[Any]) -> None:
         index = packet.stream.index
         stamp = packet.dts if packet.dts is not None else packet.pts
-        # Damaged sources repeat or turn back times, which no muxer takes.
-        if stamp is None or stamp <= self._written.get(index, stamp - 1):
+        if stamp is None:
             return
+        # Where recordings were joined the first's sound may reach into the second's, and damaged
+        # sources repeat times or turn them back: no muxer takes that, and no packet is to be lost.
+        if index in self._written:
+            stamp = max(stamp, self._written[index] + self._least_step(index))
+        packet.dts = stamp
+        packet.pts = max(packet.pts if packet.pts is not None else stamp, stamp)
         self._written[index] = stamp
         packet.stream = self._copies[index]
         self._mux(packet)

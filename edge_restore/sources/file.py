@@ -17,9 +17,10 @@ from edge_restore.sources.container import open_container, video_stream
 from edge_restore.sources.interlacing import check_progressive
 from edge_restore.sources.iso_boxes import truncation
 from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
+from edge_restore.sources.timeline import FrameTimes, Timeline
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame, VideoStream
+    from av import Packet, VideoFrame
 
 _IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
@@ -58,10 +59,10 @@ class FileSource:
 
         reformatter = VideoReformatter()
         self.warnings.clear()
-        index, last = 0, None
+        index = 0
         clock = StageClock()
         clock.begin("decode")
-        for picture in self._pictures():
+        for picture, pts in self._pictures():
             if (picture.height, picture.width) != (self.info.height, self.info.width):
                 raise SourceError(
                     f"frame {index} of '{self.path}' is {picture.width}x{picture.height}, "
@@ -71,9 +72,8 @@ class FileSource:
                 )
             check_progressive(picture, index, self.path)
             pixels = colour.to_rgb(picture, self.info, reformatter)
-            last = self._time(picture, last)
             clock.end("decode")
-            yield Frame(pixels, index, last, self.info.time_base, clock)
+            yield Frame(pixels, index, pts, self.info.time_base, clock)
             index += 1
             if index == self._max_frames:
                 return
@@ -99,47 +99,41 @@ class FileSource:
     ) -> None:
         self.close()
 
-    def _pictures(self) -> Iterator[VideoFrame]:
-        """Every frame that can be decoded, counting what cannot."""
+    def _pictures(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Every frame that can be decoded with its time, counting what cannot."""
         import av
 
         self.close()
         container = self._open.enter_context(open_container(self.path))
         stream = video_stream(container, self.path)
         stream.thread_type = "AUTO"
+        timeline = Timeline(container, stream, self.path)
+        times = FrameTimes(container, stream)
         damaged = 0
-        packets = container.demux(stream)
+        # The sound's packets are not decoded; the timeline is the same with them for all readers.
+        packets = container.demux([stream, *container.streams.audio])
         while True:
             try:
-                packet: Packet[VideoStream] = next(packets)
+                packet: Packet[Any] = next(packets)
             except StopIteration:
                 break
             except av.FFmpegError as error:
                 self.warnings.append(f"'{self.path}' cannot be read to its end: {error.strerror}")
                 break
+            timeline.correct(packet)
+            if packet.stream is not stream:
+                continue
             try:
-                pictures = packet.decode()
+                pictures: list[VideoFrame] = packet.decode()
             except av.FFmpegError:
                 damaged += 1
                 continue
-            yield from pictures
+            for picture in pictures:
+                yield picture, times.of(picture)
         if damaged:
             self.warnings.append(
                 f"'{self.path}' has {damaged} damaged packets; frames that need them are missing"
             )
-
-    def _time(self, picture: VideoFrame, last: int | None) -> int:
-        """The frame's presentation time in ticks, made up only where the file has none.
-
-        Raw streams have no times and AVI has only decoding times; times that stand still or go
-        back occur in damaged files, and no encoder takes them.
-        """
-        pts = picture.pts if picture.pts is not None else picture.dts
-        if last is None:
-            return pts or 0
-        if pts is None:
-            return last + self.info.ticks_per_frame
-        return max(pts, last + 1)
 
     def _probe(self) -> StreamInfo:
         """What the file says of itself, and its first frame says of the rest."""
@@ -183,7 +177,7 @@ class FileSource:
 
     def _first_picture(self) -> VideoFrame:
         try:
-            for picture in self._pictures():
+            for picture, _ in self._pictures():
                 return picture
         finally:
             self.close()

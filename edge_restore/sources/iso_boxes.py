@@ -62,3 +62,36 @@ def truncation(path: Path) -> str | None:
     if not any(box.kind == b"moov" for box in found):
         return "the file has no index ('moov' box)"
     return None
+
+
+def has_delayed_track(path: Path) -> bool:
+    """Whether the edit list of a track says that it starts later than the file does."""
+    with open(path, "rb") as file:
+        size = os.path.getsize(path)
+        first = next(boxes(file, 0, size), None)
+        if first is None or first.kind not in _FIRST_BOXES:
+            return False
+        return any(
+            _starts_empty(file, edits)
+            for movie in _inside(file, Box(b"file", 0, size), b"moov")
+            for track in _inside(file, movie, b"trak")
+            for edit in _inside(file, track, b"edts")
+            for edits in _inside(file, edit, b"elst")
+        )
+
+
+def _inside(file: BinaryIO, box: Box, kind: bytes) -> Iterator[Box]:
+    return (found for found in boxes(file, box.begin, box.end) if found.kind == kind)
+
+
+def _starts_empty(file: BinaryIO, edits: Box) -> bool:
+    file.seek(edits.begin)
+    version, count = struct.unpack(">B3xI", file.read(8).ljust(8, b"\0"))
+    if not count:
+        return False
+    duration_and_time = ">Qq" if version == 1 else ">Ii"
+    first = file.read(struct.calcsize(duration_and_time))
+    if len(first) < struct.calcsize(duration_and_time):
+        return False
+    duration, media_time = struct.unpack(duration_and_time, first)
+    return bool(media_time == -1 and duration > 0)
