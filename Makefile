@@ -4,13 +4,13 @@
 #
 # Each sets up what it needs in .venv and uses it again the next time.
 # PYTHON chooses the interpreter of a new .venv, 3.10 to 3.13; WORKERS how many processes share the
-# tests (as many as there are cores, at most 4).
+# tests (as many as there are cores, at most 4); DEMO are further options of the demo.
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= auto
+DEMO ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # TensorRT's real Python bindings, which share one import name: tests/contract checks our names
 # against each. Without them those tests are skipped.
@@ -27,7 +27,7 @@ $(shell rm -f $(VENV)/.installed-*)
 endif
 
 demo: $(VENV)/.installed-base
-	$(BIN)/edge-restore demo --out out/demo
+	$(BIN)/edge-restore demo --out out/demo $(DEMO)
 
 test: $(VENV)/.installed-test $(BINDINGS)/.installed
 	EDGE_RESTORE_TRT_BINDINGS=$$(printf '%s:' "$$PWD/$(BINDINGS)"/*/) \
@@ -49,14 +49,14 @@ $(BINDINGS)/.installed: $(VENV)/.installed-test
 	done; [ $$all = no ] || touch $@
 
 EXTRAS_base :=
-EXTRAS_check := [dev]
-EXTRAS_test := [train,tensorboard,export,rtx,openvino,dev]
+EXTRAS_check := dev
+EXTRAS_test := train,tensorboard,export,rtx,openvino,dev
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml constraints.txt .ci/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "$(PYTHON) is not Python 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { echo "creating $(VENV)"; \
 	  $(PYTHON) -m venv --clear $(VENV) || { echo "no venv: apt-get install python3-venv"; exit 1; }; }
-	@echo "installing edge-restore$(EXTRAS_$*) into $(VENV)"
-	@$(PIP) -e '.$(EXTRAS_$*)'
+	@echo "installing edge-restore$(EXTRAS_$*:%=[%]) into $(VENV)"
+	@$(BIN)/python .ci/install.py $(EXTRAS_$*)
 	@touch $@

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from edge_restore import command_line, frame_size
-from edge_restore.errors import DependencyError, OptionError
+from edge_restore.errors import OptionError
 from edge_restore.shown import shown
 
 METHOD = "mse"
@@ -326,16 +326,9 @@ def main(arguments: list[str] | None = None) -> int:
     args.command_line = command_line.kept(
         "python -m calibration", arguments, verbatim=("--only", "--keep")
     )
-    return process.run("calibration", lambda: _run(args), kept="what was finished before stays")
-
-
-def _run(args: argparse.Namespace) -> int:
-    try:
-        return int(args.function(args) or 0)
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "torch", "safetensors", "onnxruntime"):
-            raise
-        raise DependencyError(error.name, needed_for="calibration", extra="train,export") from error
+    return process.run(
+        "calibration", lambda: args.function(args), kept="what was finished before stays"
+    )
 
 
 if __name__ == "__main__":

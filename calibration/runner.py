@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edge_restore import optional
 from edge_restore.backends.cpu import from_unit_range, to_unit_range
 from edge_restore.cards import ModelCard
-from edge_restore.errors import BackendError, DependencyError
+from edge_restore.errors import BackendError
 from edge_restore.frames import Pixels
 from edge_restore.padding import pad_to_multiple
 
@@ -35,10 +36,7 @@ class Runner:
         self, model: onnx.ModelProto, card: ModelCard, tensors: Sequence[str] = (), *,
         plain: bool = False,
     ) -> None:  # fmt: skip
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise DependencyError("onnxruntime", needed_for="calibration", extra="") from error
+        ort = optional.require("onnxruntime", needed_for="calibration")
         self.card, self.tensors = card, tuple(tensors)
         if tensors:
             open_ended = onnx.ModelProto()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
-from edge_restore.errors import UserError
+from edge_restore import optional
+from edge_restore.errors import DependencyError, UserError
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,19 @@ def diagnose() -> list[Check]:
 def _library(module: str, distribution: str, purpose: str) -> Check:
     name = f"{distribution} ({purpose})"
     try:
-        version = getattr(importlib.import_module(module), "__version__", "unknown version")
-    except ImportError as error:
-        return Check(name, False, True, str(error), f"pip install {distribution}")
-    return Check(name, True, True, str(version))
+        found = optional.require(module, needed_for="edge-restore")
+    except DependencyError as error:
+        return Check(name, False, True, error.found, error.mend)
+    return Check(name, True, True, str(getattr(found, "__version__", "unknown version")))
 
 
 def _codec(codec: str, mode: str) -> Check:
     name = "H.264 decoder" if mode == "r" else "H.264 encoder (libx264)"
     try:
-        import av
-
+        av = optional.require("av", needed_for="video files")
         av.codec.Codec(codec, "r" if mode == "r" else "w")
-    except ImportError:
-        return Check(name, False, True, "cannot be asked without av", "pip install av")
+    except DependencyError as error:
+        return Check(name, False, True, "cannot be asked without av", error.mend)
     except ValueError:  # PyAV's UnknownCodecError
         return Check(
             name,
@@ -126,7 +125,7 @@ def _routes() -> list[Check]:
 
 def _optional(module: str, distribution: str, extra: str) -> Check:
     try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        return Check(distribution, False, False, f"{error}", f"pip install 'edge-restore[{extra}]'")
+        found = optional.require(module, needed_for=f"edge-restore[{extra}]")
+    except DependencyError as error:
+        return Check(distribution, False, False, error.found, error.mend)
     return Check(distribution, True, False, str(getattr(found, "__version__", "installed")))

@@ -14,7 +14,7 @@
     │   │   └── ImageError   a picture that cannot be read, or only in part (images.py)
     │   ├── RecipeError      a training recipe with unknown, missing or bad keys
     │   ├── OptionError      an option's value that makes no sense
-    │   └── DependencyError  an optional package that is not installed
+    │   └── DependencyError  an optional package that is missing or cannot be loaded
     │       └── MissingLibrary  a TensorRT library (engine/flavour.py)
     └── InternalError        our own bug; exit code 1, with a traceback
 
@@ -84,14 +84,26 @@ class OptionError(UserError):
 
 
 class DependencyError(UserError):
-    """An optional package that is not installed."""
+    """An optional package that is not installed, or cannot be loaded; see `optional.require`.
 
-    def __init__(self, package: str, *, needed_for: str, extra: str) -> None:
+    Args:
+        package: what pip calls it.
+        needed_for: what needs it.
+        extra: of edge-restore, which brings it; empty for a package of its own.
+        reason: why it cannot be loaded though it is installed; empty when it is not.
+        hint: what to do about that.
+    """
+
+    def __init__(
+        self, package: str, *, needed_for: str, extra: str, reason: str = "", hint: str = ""
+    ) -> None:
         self.package = package
+        state = f"is installed and cannot be loaded: {reason}" if reason else "is not installed"
+        install = f"pip install 'edge-restore[{extra}]'" if extra else f"pip install {package}"
         super().__init__(
-            f"the package '{package}' is not installed",
+            f"the package '{package}' {state}",
             expected=f"'{package}', which {needed_for} needs",
-            mend=f"pip install 'edge-restore[{extra}]'" if extra else f"pip install {package}",
+            mend=hint or install,
         )
 
 

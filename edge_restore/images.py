@@ -11,9 +11,9 @@ from types import ModuleType
 
 import numpy as np
 
-from edge_restore import image_header
+from edge_restore import image_header, optional
 from edge_restore.decoder_messages import decoder_messages
-from edge_restore.errors import DataError, DependencyError
+from edge_restore.errors import DataError
 from edge_restore.files import atomic_path, open_input
 from edge_restore.frames import Pixels
 
@@ -167,10 +167,4 @@ def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
 
 
 def _cv2() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError(
-            "opencv-python", needed_for="reading and writing images", extra=""
-        ) from error
-    return cv2
+    return optional.require("cv2", needed_for="reading and writing images")

@@ -167,6 +167,12 @@ def run(program: str, command: Callable[[], int | None], *, kept: str) -> int:
     except UserError as error:
         _say(f"{program}: error: {error}")
         return error.exit_code
+    except ImportError as error:
+        from edge_restore import optional
+
+        if not optional.is_optional(error):
+            raise
+        _say(f"{program}: error: {optional.explained(error, needed_for=program)}")
     except KeyboardInterrupt as interruption:
         _say(f"{program}: interrupted; {kept}")
         return 128 + getattr(interruption, "number", signal.SIGINT)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_restore.errors import DependencyError, OptionError
+from edge_restore import optional
+from edge_restore.errors import OptionError
 from edge_restore.frames import Pixels
 from edge_restore.metrics import SSIM_WINDOW, Image, Mask, psnr, ssim
 
@@ -260,8 +261,4 @@ def _warped(z: npt.NDArray[Any], warp: npt.NDArray[np.float32]) -> tuple[npt.NDA
 
 
 def _cv2() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError("opencv-python", needed_for="aligning images", extra="") from error
-    return cv2
+    return optional.require("cv2", needed_for="aligning images")

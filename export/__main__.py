@@ -8,14 +8,11 @@ if __name__ == "__main__":
     process.guard()  # before the imports that take long
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
-from types import ModuleType
 
 from edge_restore import command_line, frame_size
 from edge_restore.cards import FORMS, card_path
-from edge_restore.errors import DependencyError
 from edge_restore.shown import shown
 
 EPILOG = """\
@@ -77,15 +74,6 @@ def size(text: str) -> tuple[int, int] | None:
     return None if text == "dynamic" else frame_size.parse(text)
 
 
-def _exporter() -> ModuleType:
-    try:
-        return importlib.import_module("export.exporter")
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            error.name or "torch", needed_for="exporting", extra="train,export"
-        ) from error
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Export one network; 0 on success, 2 with a message when the input cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -96,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace, command: str) -> None:
     fixed = size(args.size)
-    exporter = _exporter()
+    from export import exporter
+
     options = exporter.Options(args.form, fixed, args.deformable, args.opset, args.precision)
     card, reach = exporter.export(
         args.network, args.weights, args.out, options,

@@ -9,7 +9,7 @@ LMFN; engines not yet.
 
 from __future__ import annotations
 
-from edge_restore import process
+from edge_restore import optional, process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -249,8 +249,7 @@ def _engine(backend: str, name: str, height: int, width: int) -> Restore:
 
 def _plain(model: Path) -> Restore:
     """ONNX Runtime as its documentation opens it: no options; padded to what the network takes."""
-    import onnxruntime
-
+    onnxruntime = optional.require("onnxruntime", needed_for="comparing with it")
     read = Model.read(model)
     multiple = read.card.multiple
     session = onnxruntime.InferenceSession(read.content, providers=["CPUExecutionProvider"])

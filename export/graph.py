@@ -20,7 +20,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edge_restore.errors import DependencyError, InternalError, OptionError
+from edge_restore import optional
+from edge_restore.errors import InternalError, OptionError
 from train.networks.deform_conv import DeformConv2d
 
 INPUT, OUTPUT = "image", "restored"
@@ -74,10 +75,7 @@ def build(
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with constants folded and nodes without effect removed."""
-    try:
-        import onnxsim
-    except ImportError as error:
-        raise DependencyError("onnxsim", needed_for="exporting", extra="export") from error
+    onnxsim = optional.require("onnxsim", needed_for="exporting")
     simplified, same = onnxsim.simplify(model)
     if not same:
         raise InternalError("onnxsim changed what the graph computes")
@@ -196,8 +194,8 @@ def _trace(
                 input_names=[INPUT], output_names=[OUTPUT], verbose=False,
             )  # fmt: skip
     except ImportError as error:
-        raise DependencyError(
-            error.name or "onnxscript", needed_for="exporting", extra="export"
+        raise optional.explained(
+            error, "" if error.name else "onnxscript", needed_for="exporting"
         ) from error
     except torch.onnx.OnnxExporterError as error:
         raise InternalError(f"torch cannot export the network: {error}") from error

@@ -9,9 +9,10 @@ import onnx
 import torch
 from torch import nn
 
+from edge_restore import optional
 from edge_restore.cards import Parity
 from edge_restore.engine.rounding import with_kept_rounding
-from edge_restore.errors import BackendError, DependencyError, ModelError
+from edge_restore.errors import BackendError, ModelError
 from edge_restore.frames import Pixels
 from edge_restore.padding import pad_to_multiple
 from export.graph import INPUT
@@ -145,11 +146,9 @@ def _psnr(found: Image, expected: Image) -> float:
 
 def _session(given: onnx.ModelProto, form: str, precision: str) -> Any:
     """A session of a graph whose last output is the network's float output."""
-    try:
-        import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
-    except ImportError as error:
-        raise DependencyError("onnxruntime", needed_for="checking an export", extra="") from error
+    onnxruntime = optional.require("onnxruntime", needed_for="checking an export")
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
+
     model = onnx.ModelProto()
     model.CopyFrom(given)
     if form == "camera":

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_restore.errors import DependencyError
+from edge_restore import optional
 
 
 class Board:
@@ -22,12 +22,9 @@ class Board:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise DependencyError(
-                "tensorboard", needed_for="--tensorboard", extra="tensorboard"
-            ) from error
+        optional.require("tensorboard", needed_for="--tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

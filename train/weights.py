@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from edge_restore import optional
 from edge_restore.cards import WeightsCard, card_path, check_digest, read_card, read_described
-from edge_restore.errors import CardError, DataError, DependencyError, ModelError
+from edge_restore.errors import CardError, DataError, ModelError
 from edge_restore.files import atomic_path
 from train import networks
 
@@ -33,10 +34,9 @@ def _check_there(path: Path) -> None:
 
 def parsed_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
     """The tensors in the content of the safetensors file `path`; as `read_tensors`."""
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise DependencyError("safetensors", needed_for="reading weights", extra="train") from error
+    optional.require("safetensors", needed_for="reading weights")
+    import safetensors.torch
+
     try:
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises one error type of its own, pickles fail in many
@@ -57,10 +57,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], network: str) -> None:
     Raises:
         DependencyError: safetensors is not installed.
     """
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise DependencyError("safetensors", needed_for="writing weights", extra="train") from error
+    optional.require("safetensors", needed_for="writing weights")
+    import safetensors.torch
+
     packed = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(packed, metadata={"network": network}))

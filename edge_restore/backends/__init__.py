@@ -128,8 +128,6 @@ def status(name: str) -> BackendStatus:
             return BackendStatus(name, False, "this processor does not multiply bfloat16")
         return BackendStatus(name, True, openvino.description())
     except DependencyError as error:
-        if name == "onnxruntime":
-            return BackendStatus(name, False, str(error.mend))
         return BackendStatus(name, False, error.found, error.mend)
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_restore import optional
 from edge_restore.engine.gpu import this_gpu
-from edge_restore.errors import BackendError, DependencyError
+from edge_restore.errors import BackendError
 from edge_restore.frames import Pixels
 
 CPU_INSTEAD = "run on the CPU with --backend onnxruntime"
@@ -337,13 +338,8 @@ def _pycuda() -> Any:
                 expected="a PyCUDA that was built for this CUDA, and NVIDIA's driver",
                 mend=f"pip install --force-reinstall --no-binary pycuda pycuda, or {CPU_INSTEAD}",
             ) from error
-        raise DependencyError("pycuda", needed_for="the TensorRT backend", extra="") from error
+        raise optional.explained(error, "pycuda", needed_for="the TensorRT backend") from error
 
 
 def _bindings() -> Any:
-    try:
-        return importlib.import_module("cuda.bindings.driver")
-    except ImportError as error:
-        raise DependencyError(
-            "cuda-bindings", needed_for="the TensorRT backend", extra=""
-        ) from error
+    return optional.require("cuda.bindings.driver", needed_for="the TensorRT backend")

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edge_restore import optional
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
-from edge_restore.errors import BackendError, DependencyError, ModelError
+from edge_restore.errors import BackendError, ModelError
 from edge_restore.model import Model
 
 
@@ -58,12 +59,7 @@ def description() -> str:
 
 
 def _import() -> ModuleType:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise DependencyError(
-            "onnxruntime", needed_for="the onnxruntime backend", extra=""
-        ) from error
+    return optional.require("onnxruntime", needed_for="the onnxruntime backend")
 
 
 def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Model, Any]:

@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_restore import optional
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
-from edge_restore.errors import BackendError, DependencyError, InternalError
+from edge_restore.errors import BackendError, InternalError
 from edge_restore.frames import Pixels
 from edge_restore.model import Model
 
@@ -207,12 +208,7 @@ def _core() -> Any:
 
 
 def _import() -> ModuleType:
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise DependencyError(
-            "openvino", needed_for="the openvino backend", extra="openvino"
-        ) from error
+    return optional.require("openvino", needed_for="the openvino backend")
 
 
 def _deformable_convolution(node: Any) -> list[Any]:

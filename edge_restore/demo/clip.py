@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from edge_restore.errors import DependencyError
+from edge_restore import optional
 from edge_restore.files import atomic_path
 from edge_restore.frames import Pixels
 from edge_restore.sources import StreamInfo
@@ -30,11 +30,8 @@ def write_clip(path: str | Path, frames: Iterable[Pixels], rate: int, crf: int) 
         SinkError: the file cannot be written.
         DependencyError: PyAV is not installed.
     """
-    try:
-        import av
-        from av.video.reformatter import VideoReformatter
-    except ImportError as error:
-        raise DependencyError("av", needed_for="writing video files", extra="") from error
+    av = optional.require("av", needed_for="writing video files")
+    from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:

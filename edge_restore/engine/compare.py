@@ -14,7 +14,6 @@ with an engine has not yet run on a GPU; ``pytest -m gpu tests/gpu`` checks it.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import metrics
+from edge_restore import metrics, optional
 from edge_restore.cards import ModelCard, card_path, verify
 from edge_restore.engine import plugin
 from edge_restore.engine.builder import build
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan
 from edge_restore.engine.rounding import half_tensors, keep_rounding
-from edge_restore.errors import BackendError, CardError, DependencyError, ModelError
+from edge_restore.errors import BackendError, CardError, ModelError
 from edge_restore.frames import Pixels
 from edge_restore.model import Model
 
@@ -431,9 +430,4 @@ def _quiet() -> Iterator[None]:
 
 def _module(name: str) -> Any:
     """A module of the optional packages."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        extra = "" if package == "onnxruntime" else "export"
-        raise DependencyError(package, needed_for="build --compare", extra=extra) from error
+    return optional.require(name, needed_for="build --compare")

@@ -102,17 +102,19 @@ def load(name: str) -> Flavour:
             return _load(candidate)
         except MissingLibrary as error:
             reasons.append(error.found)
-    raise MissingLibrary(NAMES, "neither is installed")
+    installed = [reason for reason in reasons if not reason.endswith("not installed")]
+    raise MissingLibrary(NAMES, "; ".join(installed) or "neither is installed")
 
 
 def _load(name: str) -> Flavour:
     try:
         trt = importlib.import_module(_MODULES[name])
     except ImportError as error:
-        reason = "not installed" if error.name == _MODULES[name] else str(error)
+        missing = isinstance(error, ModuleNotFoundError) and error.name == _MODULES[name]
+        reason = "not installed" if missing else f"it cannot be loaded: {error}"
         raise MissingLibrary((name,), reason) from error
     except (OSError, RuntimeError) as error:  # a library of the wheel that cannot be loaded
-        raise MissingLibrary((name,), str(error)) from error
+        raise MissingLibrary((name,), f"it cannot be loaded: {error}") from error
     if not hasattr(trt, "Builder"):  # a folder of that name, or a stub without the library
         raise MissingLibrary((name,), f"the module '{_MODULES[name]}' has no Builder")
     return Flavour(name, trt, str(trt.__version__))

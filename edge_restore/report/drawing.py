@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from edge_restore.errors import DependencyError
+from edge_restore import optional
 from edge_restore.frames import Pixels
 
 Colour = tuple[int, int, int]
@@ -28,11 +28,7 @@ _SCALE = 0.55
 
 def opencv() -> ModuleType:
     """The module cv2; DependencyError when OpenCV is not installed."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError("opencv-python", needed_for="drawing", extra="") from error
-    return cv2
+    return optional.require("cv2", needed_for="drawing")
 
 
 def canvas(height: int, width: int) -> Pixels:

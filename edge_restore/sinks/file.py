@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_restore.errors import DependencyError, InternalError, SinkError, UserError
+from edge_restore import optional
+from edge_restore.errors import InternalError, SinkError, UserError
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Frame
 from edge_restore.sinks.display_matrix import write_display_matrix
@@ -73,10 +74,9 @@ class FileSink:
     """
 
     def __init__(self, path: Path, info: StreamInfo, *, source_path: Path | None) -> None:
-        try:
-            from av.video.reformatter import VideoReformatter
-        except ImportError as error:
-            raise DependencyError("av", needed_for="writing video files", extra="") from error
+        optional.require("av", needed_for="writing video files")
+        from av.video.reformatter import VideoReformatter
+
         _check_output(path, source_path)
         self.path = path
         self.info = info

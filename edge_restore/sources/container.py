@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_restore.errors import DependencyError, SourceError
+from edge_restore import optional
+from edge_restore.errors import SourceError
 from edge_restore.sources.iso_boxes import truncation
 
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ def open_container(path: Path) -> InputContainer:
         SourceError: there is no such file, or FFmpeg cannot read it.
         DependencyError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise DependencyError("av", needed_for="reading video files", extra="") from error
-
+    av = optional.require("av", needed_for="reading video files")
     if path.is_dir():
         raise SourceError(
             f"'{path}' is a directory",
@@ -44,7 +41,7 @@ def open_container(path: Path) -> InputContainer:
     if container.format.name == "tty":  # FFmpeg would draw any text file as a picture
         container.close()
         raise _unreadable(path, "it is a text file")
-    return container
+    return container  # type: ignore[no-any-return]
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -10,8 +10,6 @@ if __name__ == "__main__":
 import argparse
 from pathlib import Path
 
-from edge_restore.errors import DependencyError
-
 EPILOG = """\
 examples:
   python -m export.deform_conv compile --out edge_restore/engine/ptx
@@ -71,19 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    try:
-        if args.command == "compile":
-            _compile(args.out)
-        elif args.command == "blocks":
-            _blocks()
-        else:
-            from export.deform_conv.vectors import write
+    if args.command == "compile":
+        _compile(args.out)
+    elif args.command == "blocks":
+        _blocks()
+    else:
+        from export.deform_conv.vectors import write
 
-            write(args.out)
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            error.name or "triton", needed_for=f"'{args.command}'", extra="train,export"
-        ) from error
+        write(args.out)
 
 
 if __name__ == "__main__":

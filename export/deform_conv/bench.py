@@ -9,7 +9,7 @@ Run on an H100 (docs/results), but for `--tune`. Without a GPU it says so and en
 
 from __future__ import annotations
 
-from edge_restore import process
+from edge_restore import optional, process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_restore import frame_size
-from edge_restore.errors import BackendError, DependencyError, OptionError
+from edge_restore.errors import BackendError, OptionError
 from edge_restore.files import check_writable, write_text
 from edge_restore.latency import Percentiles, percentiles
 
@@ -62,13 +62,8 @@ def require_gpu() -> Any:
         DependencyError: torch or triton is not installed.
         BackendError: there is no GPU.
     """
-    try:
-        import torch
-        import triton  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            error.name or "torch", needed_for="the benchmark", extra="train,export"
-        ) from error
+    torch = optional.require("torch", needed_for="the benchmark")
+    optional.require("triton", needed_for="the benchmark")
     if not torch.cuda.is_available():
         raise BackendError(
             "this machine has no NVIDIA GPU that torch can use",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edge_restore import optional
 from edge_restore.errors import DependencyError, OptionError
 from edge_restore.frames import Pixels
 from train.simulator.trajectories import uniform
@@ -72,10 +73,7 @@ def compressed(srgb: Tensor, model: CompressionModel, generator: torch.Generator
     """
     if not model.jpeg:
         return srgb
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyError("opencv-python", needed_for="JPEG artefacts", extra="") from error
+    cv2 = optional.require("cv2", needed_for="JPEG artefacts")
     count, _, height, width = srgb.shape
     chosen = uniform((count,), 0.0, 1.0, srgb, generator) < model.jpeg
     drawn = uniform((count, 3), 0.0, 1.0, srgb, generator).tolist()
@@ -112,12 +110,11 @@ def h264(frames: Iterable[Pixels], crf: int, rate: int = 30) -> Iterator[Pixels]
             expected="0 (best) to 51 (worst)",
             mend="choose one, such as " + ", ".join(map(str, H264_CRF.values())),
         )
+    av = optional.require("av", needed_for="H.264 artefacts")
+    cv2 = optional.require("cv2", needed_for="H.264 artefacts")
     try:
-        import av
-        import cv2
-
         av.codec.Codec("libx264", "w")
-    except (ImportError, ValueError) as error:
+    except ValueError as error:
         raise DependencyError(
             "av", needed_for="H.264 artefacts (with its x264 encoder, and opencv-python)", extra=""
         ) from error
