@@ -18,6 +18,10 @@ BINDINGS := build/tensorrt-bindings
 BINDINGS_VERSIONS := cu12-bindings==10.3.0 cu12-bindings==10.9.0.34 cu13-bindings==10.16.1.11 \
   cu13-bindings==11.4.0.106
 
+# TensorRT-RTX's oldest and newest parser: tests/contract lets each read the shipped graphs.
+RTX := build/tensorrt-rtx
+RTX_VERSIONS := 1.4.0.76 1.7.1.116
+
 .PHONY: demo test check clean
 .DELETE_ON_ERROR:
 
@@ -29,8 +33,9 @@ endif
 demo: $(VENV)/.installed-base
 	$(BIN)/edge-restore demo --out out/demo $(DEMO)
 
-test: $(VENV)/.installed-test $(BINDINGS)/.installed
+test: $(VENV)/.installed-test $(BINDINGS)/.installed $(RTX)/.installed
 	EDGE_RESTORE_TRT_BINDINGS=$$(printf '%s:' "$$PWD/$(BINDINGS)"/*/) \
+	  EDGE_RESTORE_RTX_VERSIONS=$$(printf '%s:' "$$PWD/$(RTX)"/*/) \
 	  $(BIN)/python -m pytest -m "not gpu" -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed-check
@@ -46,6 +51,14 @@ $(BINDINGS)/.installed: $(VENV)/.installed-test
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	    --target "$(BINDINGS)/$${wheel##*==}" "tensorrt-$$wheel" || \
 	    { all=no; echo "no tensorrt-$$wheel for this Python: it is not tested against"; }; \
+	done; [ $$all = no ] || touch $@
+
+$(RTX)/.installed: $(VENV)/.installed-test
+	@mkdir -p $(RTX); all=yes; for version in $(RTX_VERSIONS); do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	    --target "$(RTX)/$$version" $$(printf "%s==$$version " tensorrt-rtx tensorrt-rtx-cu13 \
+	      tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs) || \
+	    { all=no; echo "no TensorRT-RTX $$version for this Python: it is not tested against"; }; \
 	done; [ $$all = no ] || touch $@
 
 EXTRAS_base :=

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_restore import onnx_graph
+from edge_restore.engine import read_back
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan, export_command
 from edge_restore.errors import BackendError, ModelError
@@ -58,7 +60,7 @@ def parse(
     """Read the plan's ONNX file, or the one in `content`.
 
     Raises:
-        BackendError: an operator that the flavour cannot take; names it and
+        BackendError: an operator that the flavour cannot take, or that it misreads; names it and
             its node.
         ModelError: the graph does not carry the precision that its card says.
         CardError: the file is not the one of the plan any more.
@@ -70,6 +72,8 @@ def parse(
         content = Model.of_card(plan.model, plan.card).content
     if not parser.parse(content):
         raise _unparsed(parser, plan)
+    what = f"'{plan.model.name}'"
+    read_back.check(plan.flavour, definition, onnx_graph.read(content, what), what)
     layers = [definition.get_layer(i) for i in range(definition.num_layers)]
     _refuse_rounded_coordinates(trt, layers, plan)
     typed = _typed(trt, layers)
