@@ -6,7 +6,6 @@ It is found once, on the FP32 graph with DeformConv nodes, and serves every form
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,8 +13,18 @@ from calibration.ranges import METHODS as RANGE_METHODS
 from edge_restore.errors import DataError
 from edge_restore.files import write_text
 from edge_restore.json_fields import JsonFields, is_number
+from edge_restore.json_file import encode, read_json, shown
+from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.int8_scales/1"
+
+_MIN_SCALE, _MAX_SCALE = 1e-30, 1e18
+_KIND = Kind(
+    "a scales file",
+    "a file that `python -m calibration quantise --scales-out` wrote",
+    "write it anew from the FP32 model and a calibration set",
+    DataError,
+)
 
 METHODS = (*RANGE_METHODS, "qat")
 """How scales came about; the last is training with scales that one of the others gave."""
@@ -48,7 +57,7 @@ class Scales:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(path, encode(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Scales:
@@ -57,23 +66,25 @@ class Scales:
         Raises:
             DataError: it is missing or malformed; lists everything that is wrong.
         """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise _bad(path, str(error)) from error
-        fields = JsonFields(document)
+        fields = JsonFields(read_json(path, _KIND))
         layers = fields.child("layers")
-        bad = [k for k, v in layers.document.items() if not is_number(v) or v <= 0]
-        fields.errors += [f"layers.{name} is not a positive number" for name in bad]
+        bad = [
+            k
+            for k, v in layers.document.items()
+            if not is_number(v) or not _MIN_SCALE <= v <= _MAX_SCALE
+        ]
+        fields.errors += [
+            f"layers.{shown(name)[1:-1]} is not a positive number that FP32 holds" for name in bad
+        ]
         scales = cls(
             network=fields.text("network"),
             weights_sha256=fields.digest("weights_sha256"),
             layers=dict(layers.document),
             skips=tuple(fields.items("skips", lambda v: isinstance(v, str), "strings")),
             method=fields.choice("method", METHODS),
-            frames=fields.integer("frames", 1),
+            frames=fields.integer("frames", 1, 1 << 20),
             set_sha256=fields.digest("set_sha256"),
-            macs_share=fields.number("macs_share"),
+            macs_share=fields.number("macs_share", 0, 1),
             schema=fields.choice("schema", (SCHEMA,)),
         )
         if fields.errors:
@@ -83,7 +94,5 @@ class Scales:
 
 def _bad(path: Path, problem: str) -> DataError:
     return DataError(
-        f"'{path}' is not a scales file: {problem}",
-        expected="a file that `python -m calibration quantise --scales-out` wrote",
-        mend="write it anew from the FP32 model and a calibration set",
+        f"'{path}' is not a scales file: {problem}", expected=_KIND.expected, mend=_KIND.mend
     )

@@ -7,7 +7,6 @@ not add up.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from calibration.scales import Scales
 from edge_restore.cards import ModelCard
 from edge_restore.errors import OptionError
 from edge_restore.files import write_text
+from edge_restore.json_file import encode
 from edge_restore.progress import Progress
 from edge_restore.report import cells
 
@@ -93,7 +93,7 @@ class Sensitivity:
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(path, encode(asdict(self), indent=2) + "\n")
 
     def table(self) -> str:
         """One line per layer, the costliest first, then the frontier."""

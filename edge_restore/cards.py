@@ -7,7 +7,6 @@ its hash. `verify` compares the two before anybody loads the file.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Any, TypeVar
 
 from edge_restore.errors import CardError, ModelError, OptionError
 from edge_restore.files import check_writable, open_input, write_text
-from edge_restore.json_fields import JsonFields, is_integer
+from edge_restore.json_fields import MAX_COMMAND, MAX_SIDE, JsonFields, is_integer
+from edge_restore.json_file import decode, encode, read_json
+from edge_restore.plain_file import Kind
 from edge_restore.quantisation import Gate, Quantisation, read_gate, read_quantisation
 
 WEIGHTS_SCHEMA = "edge_restore.weights_card/1"
@@ -27,6 +28,8 @@ MAX_BYTES = 1 << 30
 """Of a file that a card describes; read whole, so that what was compared is what is used."""
 
 _T = TypeVar("_T")
+
+_KIND = Kind("a card", "a JSON file", "copy it again from where it was made", CardError)
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,14 @@ class WeightsCard:
             network=fields.text("network"),
             arguments=fields.child("arguments").document,
             parameters=fields.integer("parameters", 1),
-            multiple=fields.integer("multiple", 1),
+            multiple=fields.integer("multiple", 1, MAX_SIDE),
             weights=_file(fields.child("weights")),
             recipe=fields.child("recipe").document,
             data=data.document,
             training=training.document,
             scores=fields.sequence("scores", _score),
             licence=fields.text("licence"),
-            command=fields.text("command"),
+            command=fields.text("command", MAX_COMMAND),
         )
         _finish(fields, origin)
         return card
@@ -192,7 +195,7 @@ class ModelCard:
             form=fields.choice("form", FORMS),
             deformable=fields.choice("deformable", DEFORMABLE),
             opset=fields.integer("opset", 1),
-            multiple=fields.integer("multiple", 1),
+            multiple=fields.integer("multiple", 1, MAX_SIDE),
             input=_port(fields.child("input")),
             output=_port(fields.child("output")),
             onnx=_file(fields.child("onnx")),
@@ -201,7 +204,7 @@ class ModelCard:
             parity=fields.sequence("parity", _parity),
             scores=fields.sequence("scores", _score),
             licence=fields.text("licence"),
-            command=fields.text("command"),
+            command=fields.text("command", MAX_COMMAND),
             precision=_precision(fields),
             fp32_islands=_islands(fields),
             quantisation=_optional(fields, "quantisation", read_quantisation),
@@ -401,8 +404,8 @@ def _score(fields: JsonFields) -> Score:
 
 def _parity(fields: JsonFields) -> Parity:
     return Parity(
-        height=fields.integer("height", 1),
-        width=fields.integer("width", 1),
+        height=fields.integer("height", 1, MAX_SIDE),
+        width=fields.integer("width", 1, MAX_SIDE),
         max_abs_difference=fields.number("max_abs_difference"),
         psnr=fields.number("psnr") if "psnr" in fields.document else None,
     )
@@ -429,7 +432,7 @@ def _port(fields: JsonFields) -> TensorPort:
         lambda v: (
             isinstance(v, list)
             and len(v) == 4
-            and all(n is None or (is_integer(n) and n > 0) for n in v)
+            and all(n is None or (is_integer(n) and 0 < n <= MAX_SIDE) for n in v)
         ),
         [None] * 4,
     )
@@ -459,26 +462,19 @@ def _document(card: WeightsCard | ModelCard) -> dict[str, Any]:
         if size["psnr"] is None:
             del size["psnr"]
     # asdict keeps tuples; through JSON they become lists, as a reader would see them
-    return dict(json.loads(json.dumps(document, allow_nan=False)))
+    return dict(decode(encode(document)))
 
 
 def _write(card: WeightsCard | ModelCard, path: str | Path) -> None:
-    write_text(path, json.dumps(card.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, encode(card.to_json(), indent=2) + "\n")
 
 
 def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise CardError(
             f"there is no card '{path}'",
             expected="a card beside the file that it describes",
             mend="copy the card with its file, or write it anew "
             "with `python -m train` or `python -m export`",
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CardError(
-            f"'{path}' cannot be read as a card: {error}",
-            expected="a JSON file",
-            mend="copy it again from where it was made",
-        ) from error
+        )
+    return read_json(path, _KIND)

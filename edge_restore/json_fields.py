@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from edge_restore.json_file import shown
+
 _T = TypeVar("_T")
+
+MAX_INTEGER = 2**53
+"""What every program that reads JSON keeps exactly."""
+
+MAX_NUMBER = 1e18
+"""Greater than every count, rate and time here; sums and squares of such numbers are finite."""
+
+MAX_SIDE = 1 << 16
+"""Of a picture, in pixels."""
+
+MAX_TEXT = 1 << 12
+MAX_COMMAND = 1 << 20
+_MAX_ERRORS = 40
+_MAX_NAME_BYTES = 255
 
 
 class JsonFields:
@@ -19,7 +34,7 @@ class JsonFields:
     Keys that nobody asks for are left alone.
 
     Args:
-        document: what `json.loads` gave.
+        document: what `json_file.read_json` gave.
         where: the path of this object in the document, e.g. "onnx.", for the messages.
         errors: the list to collect in; a new one by default.
     """
@@ -33,7 +48,9 @@ class JsonFields:
 
     def listing(self) -> str:
         """The errors as an indented list, one a line, for an error message."""
-        return "".join(f"\n    - {error}" for error in self.errors)
+        more = len(self.errors) - _MAX_ERRORS
+        lines = "".join(f"\n    - {error}" for error in self.errors[:_MAX_ERRORS])
+        return lines + (f"\n    - and {more} more" if more > 0 else "")
 
     def take(self, key: str, expected: str, accepts: Callable[[Any], bool], stand_in: _T) -> _T:
         """The field `key` if `accepts` it; otherwise note the error and give `stand_in`."""
@@ -42,31 +59,42 @@ class JsonFields:
             return stand_in
         value = self.document[key]
         if not accepts(value):
-            self.errors.append(f"{self._where}{key} is {json.dumps(value)[:60]}, not {expected}")
+            self.errors.append(f"{self._where}{key} is {shown(value)}, not {expected}")
             return stand_in
         return value  # type: ignore[no-any-return]
 
-    def text(self, key: str) -> str:
-        """A string with something in it."""
-        return self.take(key, "a non-empty string", lambda v: isinstance(v, str) and v != "", "")
+    def text(self, key: str, maximum: int = MAX_TEXT) -> str:
+        """A string with something in it, of at most `maximum` characters."""
+        value = self.take(key, "a non-empty string", lambda v: isinstance(v, str) and v != "", "")
+        if len(value) > maximum:
+            self.errors.append(f"{self._where}{key} has {len(value)} characters, over {maximum}")
+            return ""
+        return value
 
     def choice(self, key: str, choices: Sequence[str]) -> str:
         """One of `choices`."""
         expected = " or ".join(f'"{choice}"' for choice in choices)
-        return self.take(key, expected, lambda v: v in choices, choices[0])
+        return self.take(key, expected, lambda v: isinstance(v, str) and v in choices, choices[0])
 
     def boolean(self, key: str) -> bool:
         """True or false."""
         return self.take(key, "true or false", lambda v: isinstance(v, bool), False)
 
-    def integer(self, key: str, minimum: int) -> int:
-        """An integer of `minimum` or more."""
+    def integer(self, key: str, minimum: int, maximum: int = MAX_INTEGER) -> int:
+        """An integer of `minimum` or more, up to `maximum`."""
         expected = f"an integer of {minimum} or more"
-        return self.take(key, expected, lambda v: is_integer(v) and v >= minimum, minimum)
+        if maximum < MAX_INTEGER:
+            expected = f"an integer from {minimum} to {maximum}"
+        return self.take(
+            key, expected, lambda v: is_integer(v) and minimum <= v <= maximum, minimum
+        )
 
-    def number(self, key: str) -> float:
-        """A finite number."""
-        return self.take(key, "a finite number", is_number, 0.0)
+    def number(self, key: str, minimum: float = -MAX_NUMBER, maximum: float = MAX_NUMBER) -> float:
+        """A finite number within the bounds."""
+        expected = "a finite number"
+        if minimum > -MAX_NUMBER or maximum < MAX_NUMBER:
+            expected = f"a number from {minimum:g} to {maximum:g}"
+        return self.take(key, expected, lambda v: is_number(v) and minimum <= v <= maximum, 0.0)
 
     def digest(self, key: str) -> str:
         """A SHA-256 in lower-case hexadecimal."""
@@ -85,6 +113,7 @@ class JsonFields:
             lambda v: (
                 isinstance(v, str)
                 and re.fullmatch(r"[^/\\\0]+", v) is not None
+                and len(v.encode("utf-8", "surrogateescape")) <= _MAX_NAME_BYTES
                 and v not in (".", "..")
             ),
             "",
@@ -121,5 +150,7 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a decoded value is a finite number."""
-    return (is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+    """Whether a decoded value is a finite number of a size that can be computed with."""
+    if is_integer(value):
+        return bool(abs(value) <= MAX_NUMBER)  # math.isfinite fails for one of 400 digits
+    return isinstance(value, float) and math.isfinite(value) and abs(value) <= MAX_NUMBER

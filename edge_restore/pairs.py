@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.errors import DataError
 from edge_restore.images import image_files, images_in
+from edge_restore.json_file import read_json, shown
+from edge_restore.plain_file import Kind
 
 BLURRED_FOLDERS = ("blurred", "blur", "input")
 SHARP_FOLDERS = ("sharp", "gt", "target")
 
 DESCRIPTION = "pairs.json"
 """What `python -m train blur` writes beside the folders: how they were blurred."""
+
+
+_KIND = Kind(
+    "a description of pairs",
+    "the file that `python -m train blur` wrote, with the severity in words",
+    "remove the file, or write the pairs anew",
+    DataError,
+)
+_MAX_SEVERITY = 200
 
 
 @dataclass(frozen=True)
@@ -139,19 +149,13 @@ def _severity(description: Path) -> str:
     """What the description calls the severity; "" where it or the file is missing."""
     if not description.is_file():
         return ""
-    try:
-        document = json.loads(description.read_bytes())
-        severity = document.get("severity", "")
-        if isinstance(severity, str):
-            return severity
-        problem = f"gives the severity {severity!r}"
-    except (ValueError, AttributeError):
-        problem = "is no JSON object"
-    raise DataError(
-        f"'{description}' {problem}",
-        expected="the file that `python -m train blur` wrote, with the severity in words",
-        mend="remove the file, or write the pairs anew",
-    )
+    document = read_json(description, _KIND)
+    if not isinstance(document, dict):
+        raise _KIND.unusable(description, "it is no JSON object")
+    severity = document.get("severity", "")
+    if not isinstance(severity, str) or len(severity) > _MAX_SEVERITY:
+        raise _KIND.unusable(description, f"it gives the severity {shown(severity)}")
+    return severity
 
 
 def _has_sides(folder: Path) -> bool:

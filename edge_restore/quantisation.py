@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_restore.json_fields import JsonFields
+from edge_restore.json_fields import MAX_SIDE, JsonFields
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def read_quantisation(fields: JsonFields) -> Quantisation:
         rest=fields.choice("rest", ("fp32", "fp16")),
         method=fields.text("method"),
         layers=fields.integer("layers", 1),
-        macs_share=fields.number("macs_share"),
-        frames=fields.integer("frames", 1),
+        macs_share=fields.number("macs_share", 0, 1),
+        frames=fields.integer("frames", 1, 1 << 20),
         set_sha256=fields.digest("set_sha256"),
     )
 
@@ -137,7 +137,7 @@ def _set(fields: JsonFields) -> GateSet:
         worst_image=fields.text("worst_image"),
         worst_drop=fields.number("worst_drop"),
         brightness_shift=fields.number("brightness_shift"),
-        worst_column=fields.integer("worst_column", 0),
+        worst_column=fields.integer("worst_column", 0, MAX_SIDE),
         worst_column_psnr=fields.number("worst_column_psnr"),
         psnr_between=fields.number("psnr_between"),
     )

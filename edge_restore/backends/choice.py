@@ -24,9 +24,11 @@ from edge_restore.cards import model_card
 from edge_restore.demo import photo
 from edge_restore.engine.cache import default_folder
 from edge_restore.errors import DependencyError, UserError
-from edge_restore.files import make_folder, open_input, write_text
+from edge_restore.files import make_folder, write_text
 from edge_restore.frames import Pixels
+from edge_restore.json_file import encode, read_json
 from edge_restore.metrics import finite_psnr
+from edge_restore.plain_file import Kind
 
 LEAST_PSNR = 50.0
 """Of a backend's picture against ONNX Runtime's in FP32, in dB: the error is 0.8 of an 8-bit level
@@ -36,7 +38,7 @@ SIZE = (180, 320)
 """(height, width) of the frame; which backend is faster hardly depends on it."""
 
 _TURNS = 3
-_LARGEST_MEMORY = 1 << 16
+_KIND = Kind("the backend chosen", "what was measured before", "it is measured again")
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,8 @@ def _file(models: Sequence[Path], threads: int | None, names: Sequence[str]) -> 
 
 def _read(file: Path, names: Sequence[str]) -> str | None:
     try:
-        with open_input(file, "the memory") as stream:
-            chosen = json.loads(stream.read(_LARGEST_MEMORY))["chosen"]
-    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        chosen = read_json(file, _KIND, 1 << 16)["chosen"]
+    except (UserError, LookupError, TypeError):
         return None
     return chosen if chosen in names else None
 
@@ -136,6 +137,6 @@ def _write(file: Path, chosen: str, measured: Sequence[Candidate]) -> None:
     document = {"chosen": chosen, "measured": [asdict(one) for one in measured]}
     try:
         make_folder(file.parent)
-        write_text(file, json.dumps(document, indent=1) + "\n")
+        write_text(file, encode(document, indent=1) + "\n")
     except UserError:
         return

@@ -13,17 +13,17 @@ device is faster.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edge_restore.bench.costs import NUMBER_BYTES, FrameCost, frame_cost
+from edge_restore.bench.costs import KIND, NUMBER_BYTES, FrameCost, frame_cost
 from edge_restore.bench.peaks import Peaks
 from edge_restore.errors import InternalError
 from edge_restore.json_fields import JsonFields, is_number
+from edge_restore.json_file import read_json
 
 SCHEMA = "edge_restore.claims/1"
 FILE = Path(__file__).with_name("claims.json")
@@ -201,7 +201,7 @@ def _lacking(claim: Claim) -> str:
 
 
 def _document() -> JsonFields:
-    fields = JsonFields(json.loads(FILE.read_text(encoding="utf-8")))
+    fields = JsonFields(read_json(FILE, KIND))
     fields.choice("schema", (SCHEMA,))
     return fields
 
@@ -221,7 +221,9 @@ def _claim(fields: JsonFields) -> Claim:
         hardware=maybe("hardware", "a name", lambda v: isinstance(v, str) and v),
         height=maybe("height", "a positive number", _positive),
         width=maybe("width", "a positive number", _positive),
-        precision=maybe("precision", "a precision", lambda v: v in NUMBER_BYTES),
+        precision=maybe(
+            "precision", "a precision", lambda v: isinstance(v, str) and v in NUMBER_BYTES
+        ),
         synchronised=maybe("synchronised", "true, false", lambda v: isinstance(v, bool)),
         parameters_millions=maybe("parameters_millions", "a positive number", _positive),
         psnr=maybe("psnr", "a positive number", _positive),

@@ -5,14 +5,16 @@ The counts lie in costs.json beside this file, so that a machine without torch h
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_restore.errors import OptionError
+from edge_restore.errors import BackendError, OptionError
+from edge_restore.json_file import read_json
+from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.network_costs/1"
 FILE = Path(__file__).with_name("costs.json")
+KIND = Kind("a table", "the table as it was shipped", "install edge-restore again", BackendError)
 
 NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 """Bytes that a number takes."""
@@ -50,7 +52,7 @@ def frame_cost(network: str, height: int, width: int) -> FrameCost:
     Raises:
         OptionError: the network was not counted.
     """
-    counted = json.loads(FILE.read_text(encoding="utf-8"))["networks"]
+    counted = read_json(FILE, KIND)["networks"]
     if network not in counted:
         raise OptionError(
             f"the cost of '{network}' was not counted",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,9 +13,18 @@ from edge_restore.bench.peaks import Peaks
 from edge_restore.bench.timing import Timing
 from edge_restore.errors import DataError
 from edge_restore.files import write_text
-from edge_restore.json_fields import JsonFields, is_number
+from edge_restore.json_fields import MAX_SIDE, JsonFields, is_number
+from edge_restore.json_file import encode, read_json
+from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.bench/1"
+_MAX_BYTES = 64 << 20
+_KIND = Kind(
+    "a benchmark report",
+    "a JSON file that `edge-restore bench --json` wrote",
+    "check the path, or measure again",
+    DataError,
+)
 
 
 @dataclass(frozen=True)
@@ -132,19 +140,11 @@ class BenchReport:
     @classmethod
     def read(cls, path: str | Path) -> BenchReport:
         """The report in the file `path`; DataError when it is missing or malformed."""
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(
-                f"'{path}' cannot be read as a benchmark report: {error}",
-                expected="a JSON file that `edge-restore bench --json` wrote",
-                mend="check the path, or measure again",
-            ) from error
-        return cls.from_json(document, f"'{path}'")
+        return cls.from_json(read_json(path, _KIND, _MAX_BYTES), f"'{path}'")
 
     def write(self, path: str | Path) -> None:
         """Write the report to `path`, whole or not at all, a round's times on one line."""
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = encode(self.to_json(), indent=1)
         write_text(path, re.sub(r"\[([\d.,\s]+)\]", _on_one_line, text) + "\n")
 
 
@@ -167,8 +167,8 @@ def _run(fields: JsonFields) -> Run:
         model_sha256=fields.digest("model_sha256"),
         backend=fields.text("backend"),
         precision=fields.text("precision"),
-        height=fields.integer("height", 1),
-        width=fields.integer("width", 1),
+        height=fields.integer("height", 1, MAX_SIDE),
+        width=fields.integer("width", 1, MAX_SIDE),
         ways={way: _timing(ways.child(way)) for way in ways.document},
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
 from edge_restore.errors import OptionError
+from edge_restore.json_file import encode
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
@@ -120,7 +120,7 @@ def _claims(options: argparse.Namespace, words: Sequence[str]) -> int:
              "measured_ms": None if j.measured is None else dict(j.measured)}
             for j in judgements
         ]  # fmt: skip
-        write_text(options.json, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+        write_text(options.json, encode(entries, indent=1) + "\n")
     _show(tables.claims_table(judgements), options)
     if report is None:
         print("\nNothing was measured here: `edge-restore bench --sizes all --json R.json`, then "

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import re
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from edge_restore.errors import BackendError
 from edge_restore.json_fields import JsonFields
+from edge_restore.json_file import read_json
+from edge_restore.plain_file import Kind, read_plain
 
 SCHEMA = "edge_restore.kernel_index/1"
 PRECISIONS = ("fp16", "fp32")
@@ -31,6 +33,8 @@ OLDEST = (8, 0)
 """Compute capability of the oldest GPU that the kernels run on (Ampere)."""
 
 _FOLDER = Path(__file__).with_name("ptx")
+_LARGEST_INDEX = 1 << 20
+_LARGEST_KERNEL = 16 << 20
 _INT32 = 2**31
 _GRID_YZ = 65535  # CUDA's limit for the grid's second and third dimension
 
@@ -200,10 +204,7 @@ class Kernel:
             BackendError: the file is missing or is not the one that the index describes.
         """
         path = self.folder / self.file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise _broken(f"the kernel '{path}' cannot be read: {error.strerror}") from error
+        content = read_plain(path, _kind("the kernel"), _LARGEST_KERNEL)
         digest = hashlib.sha256(content).hexdigest()
         if digest != self.sha256:
             raise _broken(f"the kernel '{path}' does not match its index: its SHA-256 is {digest}")
@@ -319,11 +320,7 @@ def choose(
 @functools.lru_cache(maxsize=4)
 def _read_index(folder: Path) -> KernelIndex:
     path = folder / "index.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise _broken(f"the kernel index '{path}' cannot be read: {error}") from error
-    fields = JsonFields(document)
+    fields = JsonFields(read_json(path, _kind("the kernel index"), _LARGEST_INDEX))
     fields.choice("schema", (SCHEMA,))
     index = KernelIndex(
         source_sha256=fields.digest("source_sha256"),
@@ -337,21 +334,22 @@ def _read_index(folder: Path) -> KernelIndex:
 
 def _read_kernel(fields: JsonFields, folder: Path) -> Kernel:
     arch = fields.take("arch", '"sm_" and a number', _is_arch, "sm_80")
-    sizes = ("tile_height", "tile_width", "block_pixels", "block_in", "block_out", "warps")
+    sizes = ("tile_height", "tile_width", "block_pixels", "block_in", "block_out")
     kernel = Kernel(
         file=fields.file_name("file"),
         sha256=fields.digest("sha256"),
         entry=fields.text("entry"),
         arch=arch,
         target=fields.choice("target", (arch, f"{arch}a")),
-        ptx_version=fields.integer("ptx_version", 70),
+        ptx_version=fields.integer("ptx_version", 70, 1000),
         precision=fields.choice("precision", PRECISIONS),
-        alignment=fields.integer("alignment", 1),
-        shared_bytes=fields.integer("shared_bytes", 0),
-        registers=fields.integer("registers", 0),
+        alignment=fields.integer("alignment", 1, 16),
+        shared_bytes=fields.integer("shared_bytes", 0, 1 << 20),
+        registers=fields.integer("registers", 0, 1 << 16),
         arguments=fields.sequence("arguments", _read_argument),
         folder=folder,
-        **{size: fields.integer(size, 1) for size in sizes},
+        warps=fields.integer("warps", 1, 32),
+        **{size: fields.integer(size, 1, 1 << 20) for size in sizes},
     )
     if kernel.block_pixels != kernel.tile_height * kernel.tile_width:
         fields.errors.append(f"{kernel.file}: block_pixels is not tile_height * tile_width")
@@ -363,13 +361,19 @@ def _read_argument(fields: JsonFields) -> Argument:
 
 
 def _is_arch(value: object) -> bool:
-    return isinstance(value, str) and value[:3] == "sm_" and value[3:].isdecimal()
+    return isinstance(value, str) and re.fullmatch("sm_[0-9]{2,3}", value) is not None
 
 
 def _broken(found: str) -> BackendError:
-    return BackendError(
-        found,
+    kind = _kind("")
+    return BackendError(found, expected=kind.expected, mend=kind.mend)
+
+
+def _kind(what: str) -> Kind:
+    return Kind(
+        what,
         expected="the kernels as they were shipped",
         mend="install edge-restore again; in a checkout, write them anew with "
         "`python -m export.deform_conv compile --out edge_restore/engine/ptx`",
+        error=BackendError,
     )

@@ -13,7 +13,6 @@ What neither shows is how a kernel accumulates: FP16 kernels may sum in FP32 or 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_restore.errors import BackendError
+from edge_restore.json_file import decode
 
 KINDS = ("int8", "fp16", "fp32", "other")
 
@@ -105,10 +105,12 @@ def from_inspector(text: str) -> list[Layer]:
     Not yet run on a GPU; `pytest -m gpu tests/gpu` checks it.
     """
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError:
+        document = decode(text)
+    except ValueError:
         return []
     entries = document.get("Layers", []) if isinstance(document, dict) else []
+    if not isinstance(entries, list):
+        return []
     return [
         Layer(
             str(entry.get("Name", "")),

@@ -7,7 +7,7 @@ beside it (``svdn.engine`` and ``svdn.manifest.json``) says of library, GPU, siz
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ from edge_restore.engine.layer_precision import KINDS, Precisions
 from edge_restore.engine.trusted_file import EngineError
 from edge_restore.errors import UserError
 from edge_restore.files import open_input, write_text
-from edge_restore.json_fields import JsonFields, is_integer
+from edge_restore.json_fields import MAX_COMMAND, MAX_SIDE, JsonFields, is_integer
+from edge_restore.json_file import decode, encode
 
 __all__ = ["EngineError", "EngineManifest", "Expectation", "Loaded", "load_checked"]
 
@@ -106,14 +107,14 @@ class EngineManifest:
             driver=_or_null(fields, "driver", fields.text),
             input=_port(fields.child("input")),
             output=_port(fields.child("output")),
-            height=fields.integer("height", 1),
-            width=fields.integer("width", 1),
+            height=fields.integer("height", 1, MAX_SIDE),
+            width=fields.integer("width", 1, MAX_SIDE),
             precision=fields.choice("precision", PRECISIONS),
             layers=Precisions(_counts(layers.child("all")), _counts(layers.child("matrix"))),
             verified_by=fields.choice("verified_by", VERIFIERS),
             build_log_sha256=fields.digest("build_log_sha256"),
             created=fields.text("created"),
-            command=fields.text("command"),
+            command=fields.text("command", MAX_COMMAND),
         )
         if "targets" in fields.document and not manifest.targets and not fields.errors:
             fields.errors.append("targets is empty")
@@ -129,12 +130,11 @@ class EngineManifest:
         """The manifest as a JSON object, schema first."""
         fields = asdict(self)
         document = {"schema": fields.pop("schema"), **fields}
-        return dict(json.loads(json.dumps(document, allow_nan=False)))
+        return dict(decode(encode(document)))
 
     def write(self, path: str | Path) -> None:
         """Write the manifest to `path`, whole or not at all; only the owner may change it."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
-        write_text(path, text, mode=trusted_file.MODE)
+        write_text(path, encode(self.to_json(), indent=2) + "\n", mode=trusted_file.MODE)
 
 
 @dataclass(frozen=True)
@@ -211,10 +211,10 @@ def read_manifest(engine: str | Path) -> EngineManifest:
     path = manifest_path(engine)
     content = trusted_file.read(path, "the manifest", REBUILD, limit=_LARGEST_MANIFEST)
     try:
-        document = json.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        document = decode(content)
+    except ValueError as error:
         raise EngineError(
-            f"the manifest '{path}' is not JSON: {error}",
+            f"the manifest '{path}' cannot be used: {error}",
             expected="the manifest that was written with the engine",
             mend=REBUILD,
         ) from error
@@ -235,7 +235,7 @@ def names_engine(engine: Path) -> bool:
     """
     try:
         with open_input(manifest_path(engine), "the manifest") as file:
-            document = json.loads(file.read(_LARGEST_MANIFEST))
+            document = decode(file.read(_LARGEST_MANIFEST))
         named = document["engine"]["file"]
         return bool(document["schema"].startswith(_FAMILY) and named == engine.name)
     except (UserError, OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
@@ -267,7 +267,7 @@ def _check_expectation(engine: Path, manifest: EngineManifest, expect: Expectati
 
 
 def _is_target(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("sm_") and value[3:].isdecimal()
+    return isinstance(value, str) and re.fullmatch("sm_[0-9]{2,3}[a-z]?", value) is not None
 
 
 def _digest(fields: JsonFields) -> FileDigest:
@@ -288,7 +288,11 @@ def _port(fields: JsonFields) -> TensorPort:
     shape = fields.take(
         "shape",
         "a list of four positive integers",
-        lambda v: isinstance(v, list) and len(v) == 4 and all(is_integer(n) and n > 0 for n in v),
+        lambda v: (
+            isinstance(v, list)
+            and len(v) == 4
+            and all(is_integer(n) and 0 < n <= MAX_SIDE for n in v)
+        ),
         [1] * 4,
     )
     return TensorPort(

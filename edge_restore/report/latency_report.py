@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,18 @@ from typing import Any
 
 from edge_restore.errors import DataError
 from edge_restore.files import write_text
-from edge_restore.json_fields import JsonFields, is_number
+from edge_restore.json_fields import MAX_SIDE, JsonFields, is_number
+from edge_restore.json_file import encode, read_json
 from edge_restore.latency import Percentiles
+from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.latency_report/1"
+_KIND = Kind(
+    "a latency report",
+    "a JSON file written by `edge-restore run --report`",
+    "check the path, or measure again",
+    DataError,
+)
 MOST_SAMPLES = 10_000
 """Of longer streams every n-th frame's times are kept, so that the report stays small."""
 
@@ -151,8 +158,8 @@ class LatencyReport:
             stages={name: _percentiles(stages.child(name)) for name in stages.document},
             wall_seconds=fields.number("wall_seconds"),
             frames_per_second=fields.number("frames_per_second"),
-            width=fields.integer("width", 1),
-            height=fields.integer("height", 1),
+            width=fields.integer("width", 1, MAX_SIDE),
+            height=fields.integer("height", 1, MAX_SIDE),
             model=ModelIdentity(model.text("name"), model.digest("sha256")),
             backend=fields.text("backend"),
             precision=fields.text("precision"),
@@ -180,19 +187,11 @@ class LatencyReport:
     @classmethod
     def read(cls, path: str | Path) -> LatencyReport:
         """The report in the file `path`; DataError when it is missing or malformed."""
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(
-                f"'{path}' cannot be read as a latency report: {error}",
-                expected="a JSON file written by `edge-restore run --report`",
-                mend="check the path, or measure again",
-            ) from error
-        return cls.from_json(document, f"'{path}'")
+        return cls.from_json(read_json(path, _KIND), f"'{path}'")
 
     def write(self, path: str | Path) -> None:
         """Write the report to `path`, whole or not at all."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = encode(self.to_json(), indent=2)
         one_line = re.sub(r"\[([\d.,\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text)
         write_text(path, one_line + "\n")
 

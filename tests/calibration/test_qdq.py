@@ -225,7 +225,7 @@ def test_the_scales_file(scales, tmp_path):
         Scales.read(path)
     for wrong in ("layers.a", "layers.b", "method", "frames"):
         assert wrong in str(caught.value)
-    with pytest.raises(DataError, match="is not a scales file"):
+    with pytest.raises(DataError, match="cannot be read as a scales file"):
         Scales.read(tmp_path / "missing.json")
 
 

@@ -22,7 +22,7 @@ def test_pairs_json_names_the_severity(tmp_path: Path) -> None:
     description.write_text('{"severity": "heavy", "seed": 0}')
     assert [(pair.name, pair.severity) for pair in find_pairs(tmp_path)] == [("a.png", "heavy")]
     for text, problem in (
-        ("{", "is no JSON object"),
+        ("{", "it is not JSON"),
         ("[]", "is no JSON"),
         ('{"severity": 3}', "3"),
     ):

@@ -167,7 +167,7 @@ def test_a_changed_file_is_refused(copy):
     with pytest.raises(BackendError, match=f"{name}' does not match its index"):
         _ = kernel.ptx
     (folder / name).unlink()
-    with pytest.raises(BackendError, match=f"{name}' cannot be read: No such file"):
+    with pytest.raises(BackendError, match=f"{name}' cannot be read as the kernel: No such file"):
         _ = kernel.ptx
 
 
