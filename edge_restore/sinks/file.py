@@ -16,6 +16,7 @@ from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Frame
 from edge_restore.sinks.display_matrix import write_display_matrix
 from edge_restore.sinks.losses import losses, pixel_format
+from edge_restore.sinks.player_tags import write_player_tags
 from edge_restore.sinks.source_tracks import SourceTracks
 from edge_restore.sinks.space import ReservedSpace
 from edge_restore.sources import colour
@@ -86,6 +87,7 @@ class FileSink:
         self._tracks: SourceTracks | None = None
         self.frames_written = 0
         self._last_pts: int | None = None
+        self._last_duration = 0
         self.failure: UserError | None = None
         self._result: Path | None = None
         self._ended = False
@@ -95,9 +97,7 @@ class FileSink:
             self._output = self._open.enter_context(self._container())
             self._video = self._add_video()
             if source_path is not None:
-                self._tracks = SourceTracks(
-                    source_path, self._output, path, self._mux, self.warnings
-                )
+                self._tracks = SourceTracks(source_path, self._output, self._mux, self.warnings)
                 self._open.callback(self._tracks.close)
             self._output.start_encoding()  # creates the file
             self._space = ReservedSpace(self._temporary, _metadata_bytes(info))
@@ -180,9 +180,13 @@ class FileSink:
         complete = complete and self.failure is None
         place = self.path if complete else _free_name(self.path)
         with self._reporting(), suppress(_Abandoned), self._open:
+            if self._tracks:
+                end = (self._last_pts + self._last_duration) * self.info.time_base
+                self._output.set_chapters(self._tracks.chapters(end))
             self._output.close()
             if self.info.display_matrix is not None:
                 write_display_matrix(self._temporary, self.info.display_matrix)
+            write_player_tags(self._temporary, _kept(self.info.metadata), self._covers())
             if place != self.path:
                 self._temporary.rename(place)
                 raise _Abandoned
@@ -251,19 +255,29 @@ class FileSink:
         # Of all durations the file keeps the last one; the others follow from the times.
         packet.duration = duration or self.info.ticks_per_frame
         self._mux(packet)
-        self._last_pts = pts
+        self._last_pts, self._last_duration = pts, packet.duration
         self.frames_written += 1
 
     def _mux(self, packet: Packet[Any]) -> None:
         self._space.take(packet.size)
         self._output.mux(packet)
 
+    def _covers(self) -> list[bytes]:
+        """The source's cover pictures, as far as there is room for them."""
+        covers = self._tracks.covers if self._tracks else []
+        for cover in covers:
+            try:
+                self._space.take(len(cover))
+            except OSError:
+                return []
+        return covers
+
     def _copy_last_sound(self, last_pts: int) -> None:
         """All sound when the pictures are complete, otherwise to the end of the last picture."""
         if self._tracks:
             following = self._tracks.next_picture(last_pts)
             until = None if following is None else following * self.info.time_base
-            self._tracks.copy_sound(until)
+            self._tracks.finish(until)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:

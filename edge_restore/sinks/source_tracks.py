@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_restore.errors import SinkError
+from edge_restore.sinks.tracks import add_tracks
 from edge_restore.sources.container import open_container, video_stream
 from edge_restore.sources.timeline import Timeline
 
 if TYPE_CHECKING:
     from av import Packet
     from av.container import OutputContainer
-    from av.stream import Stream
 
 
 class SourceTracks:
@@ -28,7 +26,6 @@ class SourceTracks:
     Args:
         path: the source.
         output: where the sound goes; its audio streams are added here.
-        name: what error messages call the output.
         mux: takes the packets.
         warnings: where to say what is left out.
 
@@ -40,38 +37,32 @@ class SourceTracks:
         self,
         path: Path,
         output: OutputContainer,
-        name: Path,
         mux: Callable[[Packet[Any]], None],
         warnings: list[str],
     ) -> None:
         self.warnings = warnings
+        self.covers: list[bytes] = []
+        self._path = path
         self._input = open_container(path)
-        self._mux = mux
         self._video = video_stream(self._input, path)
-        self._copies: dict[int, Stream] = {}
-        for stream in self._input.streams.audio:
-            if stream.codec_context is None:
-                self.warnings.append(
-                    f"sound track {stream.index} of '{path}' is of an unknown codec: left out"
-                )
-                continue
-            try:
-                copy = output.add_stream_from_template(stream)
-            except ValueError as error:
-                self._input.close()
-                raise SinkError(
-                    f"'{name}' cannot hold the sound of '{path}', which is {stream.name}",
-                    expected="a container for that codec",
-                    mend="write a .mov file, or convert the sound to AAC first",
-                ) from error
-            copy.metadata.update(stream.metadata)
-            self._copies[stream.index] = copy
+        try:
+            self._tracks = add_tracks(
+                path, self._input, self._video, output, mux, warnings, self.covers
+            )
+        except BaseException:
+            self._input.close()
+            raise
         self._timeline = Timeline(self._input, self._video, path)
-        self._packets = self._input.demux([self._video, *self._input.streams.audio])
+        self._chapters = list(self._input.chapters())
+        self._moved = self._timeline.offset  # as chapters' times are, which no packet carries
+        # Those whose packets come all the time; others are written when they are met.
+        self._steady = [s.index for s in self._input.streams.audio if s.index in self._tracks]
+        # The clock follows the video and all sound, also what is left out.
+        followed = {self._video.index, *(s.index for s in self._input.streams.audio), *self._tracks}
+        self._packets = self._input.demux([s for s in self._input.streams if s.index in followed])
         self._ended = False
-        # By stream index: the time in ticks up to which it has been read, or written.
+        # By stream index: the time in ticks up to which it has been read.
         self._read: dict[int, int] = {}
-        self._written: dict[int, int] = {}
         # Sound that was read and begins later than what was asked for, with its time in seconds.
         self._waiting: deque[tuple[Fraction, Packet[Any]]] = deque()
         # Ticks that each picture is shown, by its time; 0 when the source does not say.
@@ -86,8 +77,29 @@ class SourceTracks:
             if until is not None and time >= until:
                 kept.append((time, packet))
             else:
-                self._write(packet)
+                self._tracks[packet.stream.index].write(packet)
         self._waiting = kept
+
+    def finish(self, until: Fraction | None) -> None:
+        """Write what is left that begins before `until`, and what the tracks hold back."""
+        self.copy_sound(until)
+        for track in self._tracks.values():
+            track.finish()
+        if self._ended and until is None:
+            silent = [index for index in self._steady if index not in self._read]
+            self.warnings.extend(f"sound track {i} of '{self._path}' is empty" for i in silent)
+
+    def chapters(self, until: Fraction) -> list[Any]:
+        """The source's chapters, as PyAV has them, cut to what lies before `until` in seconds."""
+        kept = []
+        for chapter in self._chapters:
+            base = chapter["time_base"] or Fraction(1)
+            ticks = round(self._moved / base)
+            start = max(0, chapter["start"] + ticks)
+            end = min(chapter["end"] + ticks, int(until / base))
+            if start < end:
+                kept.append({**chapter, "start": start, "end": end})
+        return kept
 
     def take_duration(self, pts: int) -> int | None:
         """How long the picture with the time `pts` is shown, in ticks; None when not known.
@@ -113,7 +125,7 @@ class SourceTracks:
     def _has_read(self, until: Fraction | None) -> bool:
         if until is None:
             return False
-        streams = (self._video.index, *self._copies)
+        streams = (self._video.index, *self._steady)
         return all(
             index in self._read and self._read[index] * self._time_base(index) >= until
             for index in streams
@@ -121,11 +133,6 @@ class SourceTracks:
 
     def _time_base(self, index: int) -> Fraction:
         return self._input.streams[index].time_base or Fraction(1)
-
-    def _least_step(self, index: int) -> int:
-        """By how many ticks two times of a track differ that the output can tell apart."""
-        written = self._copies[index].time_base or self._time_base(index)
-        return math.ceil(written / self._time_base(index))
 
     def _read_packet(self) -> None:
         import av
@@ -136,9 +143,13 @@ class SourceTracks:
             self._ended = True
             return
         self._timeline.correct(packet)
-        stamp = packet.pts if packet.pts is not None else packet.dts
         index = packet.stream.index
-        if stamp is None or not (index == self._video.index or index in self._copies):
+        if index != self._video.index and index not in self._tracks:
+            return
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is None:
+            if packet.size and index in self._tracks:  # a cover has no time
+                self._tracks[index].write(packet)
             return
         # Packets come in the order of dts, which no later packet's pts goes below.
         read = stamp if packet.dts is None else min(stamp, packet.dts)
@@ -150,18 +161,3 @@ class SourceTracks:
                 self._durations[stamp] = packet.duration or 0
         else:
             self._waiting.append((stamp * packet.time_base, packet))
-
-    def _write(self, packet: Packet[Any]) -> None:
-        index = packet.stream.index
-        stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None:
-            return
-        # Where recordings were joined the first's sound may reach into the second's, and damaged
-        # sources repeat times or turn them back: no muxer takes that, and no packet is to be lost.
-        if index in self._written:
-            stamp = max(stamp, self._written[index] + self._least_step(index))
-        packet.dts = stamp
-        packet.pts = max(packet.pts if packet.pts is not None else stamp, stamp)
-        self._written[index] = stamp
-        packet.stream = self._copies[index]
-        self._mux(packet)

@@ -77,6 +77,11 @@ class Timeline:
         self._next: dict[int, int] = {}
         self._latest: Fraction | None = None
 
+    @property
+    def offset(self) -> Fraction:
+        """By how many seconds the next packet is moved."""
+        return self._offset
+
     def correct(self, packet: Packet[Any]) -> None:
         """Move the packet's times. Call it once for each packet, in the order of the file."""
         dts, pts = packet.dts, packet.pts

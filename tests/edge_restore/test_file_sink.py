@@ -36,7 +36,12 @@ PLAIN = StreamInfo(width=64, height=48, rate=Fraction(30), time_base=Fraction(1,
 
 
 def copy(
-    source_path: Path, output: Path, max_frames: int | None = None, *, blank: bool = False
+    source_path: Path,
+    output: Path,
+    max_frames: int | None = None,
+    *,
+    blank: bool = False,
+    warning: str = "",
 ) -> Path:
     """Send a file's frames from the source to the sink, unchanged or all black."""
     with open_source(source_path, max_frames=max_frames) as source:
@@ -47,7 +52,7 @@ def copy(
             sink.write(frame)
             assert frame.clock.milliseconds("encode") > 0
         assert sink.finish() == output
-    assert sink.warnings == []
+    assert all(warning and warning in said for said in sink.warnings)
     assert os.listdir(output.parent).count(output.name) == 1
     assert not [name for name in os.listdir(output.parent) if name.startswith(".")]
     return output
@@ -90,7 +95,7 @@ def test_pictures_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_the_real_clip(real_clip: Path, tmp_path: Path) -> None:
-    output = copy(real_clip, tmp_path / "output.mp4", blank=True)
+    output = copy(real_clip, tmp_path / "output.mp4", blank=True, warning="data track")
     expected, found = facts(real_clip), facts(output)
     assert found.pop("video_tags") == expected.pop("video_tags")
     assert found == expected
@@ -100,7 +105,7 @@ def test_the_real_clip(real_clip: Path, tmp_path: Path) -> None:
 
 
 def test_the_real_clip_cut_short(real_clip: Path, tmp_path: Path) -> None:
-    output = copy(real_clip, tmp_path / "output.mp4", max_frames=20)
+    output = copy(real_clip, tmp_path / "output.mp4", max_frames=20, warning="data track")
     expected, found = facts(real_clip), facts(output)
     assert found["times"] == expected["times"][:20]
     assert (found["frames"], found["duration"]) == (20, 20 * 3003)
@@ -148,7 +153,8 @@ def test_ffprobe_sees_no_difference(real_clip: Path, tmp_path: Path) -> None:
 
     turned = write_clip(tmp_path / "clip.mp4", gaps=VARIABLE_GAPS, start=9000, matrix=QUARTER_TURN)
     for clip in (turned, real_clip):
-        assert probe(copy(clip, tmp_path / "output.mp4", blank=True)) == probe(clip)
+        output = copy(clip, tmp_path / "output.mp4", blank=True, warning="data track")
+        assert probe(output) == probe(clip)
 
 
 def test_sound_that_lies_after_the_pictures_in_the_file(tmp_path: Path) -> None:
@@ -185,24 +191,6 @@ def test_sound_of_other_codecs(tmp_path: Path, codec: str) -> None:
     output = copy(source, tmp_path / "output.mov" if codec == "pcm_s16le" else tmp_path / "o.mp4")
     expected, found = (b"".join(content for *_, content in sound(p)) for p in (source, output))
     assert found == expected
-
-
-def test_a_container_that_cannot_hold_the_sound(tmp_path: Path) -> None:
-    source = tmp_path / "source.wmv"
-    with av.open(str(source), "w") as container:
-        video = container.add_stream("wmv2", rate=30, width=64, height=48, pix_fmt="yuv420p")
-        audio = container.add_stream("wmav2", rate=48000)
-        audio.bit_rate = 128000
-        container.mux(video.encode(av.VideoFrame.from_ndarray(picture(0, 48, 64), "rgb24")))
-        container.mux(video.encode(None))
-        heard = av.AudioFrame.from_ndarray(np.zeros((2, 2048), np.float32), "fltp", "stereo")
-        heard.sample_rate = 48000
-        container.mux(audio.encode(heard))
-        container.mux(audio.encode(None))
-    info = open_source(source).info
-    with pytest.raises(SinkError, match=r"cannot hold the sound of .*, which is wmav2"):
-        open_sink(tmp_path / "output.mp4", info, source_path=source)
-    assert os.listdir(tmp_path) == ["source.wmv"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (47, 64), (48, 63)])
