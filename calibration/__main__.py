@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from edge_restore import command_line, frame_size
@@ -143,7 +144,7 @@ def _quantise(args: argparse.Namespace) -> None:
     )
 
 
-def _sensitivity(args: argparse.Namespace) -> None:
+def _sensitivity(args: argparse.Namespace) -> int:
     from calibration import crops, frontier_plot, quantiser, sensitivity
     from calibration.calibration_set import CalibrationSet
     from edge_restore.files import make_folder
@@ -152,29 +153,53 @@ def _sensitivity(args: argparse.Namespace) -> None:
     frames = CalibrationSet.load(args.frames)
     pictures = crops.read(args.pairs, args.images, args.crop)
     folder = make_folder(args.out)
-    found, scales = sensitivity.measure(
-        model, card, frames, pictures,
-        budget=args.min_psnr, method=args.method, skips=not args.float_skips,
-    )  # fmt: skip
-    found.write(folder / "sensitivity.json")
-    frontier_plot.write(found, folder / "sensitivity.png")
-    scales.write(folder / "scales.json")
+    with process.stop_on_signal() as stop:
+        try:
+            found, scales = sensitivity.measure(
+                model, card, frames, pictures, budget=args.min_psnr, method=args.method,
+                skips=not args.float_skips, stopped=stop.event.is_set,
+            )  # fmt: skip
+        except sensitivity.NothingWithin as error:
+            print(error.measured)
+            raise
+        except sensitivity.Interrupted as so_far:
+            print(so_far)
+            print("calibration: interrupted; only the table so far is left", file=sys.stderr)
+            return stop.exit_code
+    # The table first, and each file whether or not another can be written: it took hours.
     print(found.table())
     kept = found.frontier[found.chosen - 1]
     print(
         f"\nwithin {found.budget:g} dB: {kept.layers} layers, {kept.macs_share:.1%} of the MACs, "
-        f"{kept.drop:+.3f} dB; {shown(folder)}/scales.json, sensitivity.json, sensitivity.png"
+        f"{kept.drop:+.3f} dB; {shown(folder)}/scales.json, sensitivity.json, sensitivity.png",
+        flush=True,
     )
+    with ExitStack() as writes:  # all are called, then the first error is raised
+        writes.callback(frontier_plot.write, found, folder / "sensitivity.png")
+        writes.callback(found.write, folder / "sensitivity.json")
+        writes.callback(scales.write, folder / "scales.json")
+    return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     from calibration import checker, gate
 
-    verdict = checker.check(
-        args.model, _model(args.reference), args.pairs, fp16=args.fp16, twin=args.twin,
-        images=args.images, greatest_drop=args.min_psnr, greatest_shift=args.max_shift,
-    )  # fmt: skip
+    with process.stop_on_signal() as stop:
+        try:
+            verdict = checker.check(
+                args.model, _model(args.reference), args.pairs, fp16=args.fp16, twin=args.twin,
+                images=args.images, greatest_drop=args.min_psnr, greatest_shift=args.max_shift,
+                stopped=stop.event.is_set,
+            )  # fmt: skip
+        except checker.Incomplete as error:
+            if error.so_far is not None:
+                print(gate.table(error.so_far))
+            if not stop.event.is_set():
+                raise
+            print("calibration: interrupted; no verdict was written", file=sys.stderr)
+            return stop.exit_code
     print(gate.table(verdict))
+    checker.write(args.model, verdict)
     return 0 if verdict.passed else 1
 
 

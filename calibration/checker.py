@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +12,24 @@ from onnx import numpy_helper
 
 from calibration import gate, latency, quantiser
 from calibration.layers import QUANTISING
+from calibration.runner import Runner
 from edge_restore.cards import ModelCard, card_path
-from edge_restore.errors import ModelError, OptionError
+from edge_restore.errors import BackendError, DataError, ModelError, OptionError
 from edge_restore.files import check_writable
-from edge_restore.pairs import find_pairs, spread
+from edge_restore.pairs import Pair, find_pairs, spread
 from edge_restore.progress import Progress
 from edge_restore.quantisation import Gate
+
+_SHOWN = 8
 
 
 def check(
     model: Path, reference: Path, folders: Sequence[Path], *, fp16: Path | None = None,
     twin: Path | None = None, images: int | None = None,
     greatest_drop: float = gate.GREATEST_DROP, greatest_shift: float = gate.GREATEST_SHIFT,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Gate:  # fmt: skip
-    """Compare an INT8 graph with FP32 and write the verdict into its card.
+    """Compare an INT8 graph with FP32. `write` puts the verdict into its card.
 
     Args:
         model: the INT8 file.
@@ -35,10 +39,12 @@ def check(
         twin: an INT8 file with the same quantised weights and scales, that is run in place of
             `model`: one with our plugin's nodes runs in engines alone.
         images: pairs of each folder, evenly spread; None for all.
+        stopped: asked after each picture; then no further one is compared.
 
     Raises:
+        Incomplete: pictures cannot be read, or it was stopped; with what the others gave.
         ModelError: the files do not belong together, or cannot be run.
-        DataError: a folder has no pairs, or a picture cannot be read.
+        DataError: a folder has no pairs.
     """
     graph, card = quantiser.load(model)
     check_writable(card_path(model))
@@ -53,22 +59,84 @@ def check(
         raise OptionError(
             f"--images is {images}", expected="1 or more", mend="leave it out for all pairs"
         )
-    sets = {folder.name: spread(find_pairs(folder), images) for folder in folders}
+    sets = {
+        name: spread(find_pairs(folder), images)
+        for name, folder in zip(_set_names(folders), folders, strict=True)
+    }
     floating = gate.runner(reference, reference_graph, reference_card)
     int8 = gate.runner(run_file, run_graph, run_card)
     half = gate.runner(fp16, *quantiser.load(fp16)) if fp16 else None
-    with Progress(sum(map(len, sets.values())), "checking", unit="image") as progress:
-        measured = [
-            gate.compare(name, pairs, floating, int8, half, progress)
-            for name, pairs in sets.items()
-        ]
-    told, slower = latency.of_engines(model, fp16)
+    compared, missing = _compared(sets, floating, int8, half, stopped)
+    told, slower = ("", False) if missing else latency.of_engines(model, fp16)
+    measured = [gate.summary(name, found) for name, found in compared.items() if found]
     verdict = gate.verdict(
         measured, reference_card, run=run_card, greatest_drop=greatest_drop,
-        greatest_shift=greatest_shift, latency=told, slower=slower,
+        greatest_shift=greatest_shift, latency=told or "not measured", slower=slower,
     )  # fmt: skip
-    replace(card, gate=verdict).write(card_path(model))
+    if missing:
+        raise Incomplete(missing, verdict, sum(map(len, sets.values())))
     return verdict
+
+
+def write(model: Path, verdict: Gate) -> None:
+    """Write the verdict into the model's card."""
+    path = card_path(model)
+    replace(ModelCard.read(path), gate=verdict).write(path)
+
+
+class Incomplete(DataError):
+    """Not all pictures were compared, so that there is no verdict.
+
+    Attributes:
+        so_far: what the others gave; None where there is none.
+    """
+
+    def __init__(self, missing: list[str], verdict: Gate, images: int) -> None:
+        more = f"\n    and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        failures = (*verdict.failures, f"incomplete: {len(missing)} of {images} images are missing")
+        self.so_far = replace(verdict, passed=False, failures=failures) if verdict.sets else None
+        super().__init__(
+            f"{len(missing)} of {images} images were not compared, so that there is no verdict:"
+            + "".join(f"\n    {line}" for line in missing[:_SHOWN])
+            + more,
+            expected="pairs of images that can be read and that the graphs take",
+            mend="correct or remove these pairs and check again",
+        )
+
+
+def _set_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder: its own, after its parent's where another has the same."""
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            f"two of the folders with pairs are called '{max(names, key=names.count)}'",
+            expected="folders that can be told apart, each given once",
+            mend="name each once with --pairs, or rename one",
+        )
+    return names
+
+
+def _compared(
+    sets: Mapping[str, Sequence[Pair]], floating: Runner, int8: Runner, half: Runner | None,
+    stopped: Callable[[], bool],
+) -> tuple[dict[str, list[gate.ImageComparison]], list[str]]:  # fmt: skip
+    """What the pictures gave, by set, and which are missing and why."""
+    compared: dict[str, list[gate.ImageComparison]] = {name: [] for name in sets}
+    missing: list[str] = []
+    with Progress(sum(map(len, sets.values())), "checking", unit="image") as progress:
+        for name, pairs in sets.items():
+            for pair in pairs:
+                if stopped():
+                    missing.append(f"{name}: {pair.name}: interrupted")
+                    continue
+                try:
+                    compared[name].append(gate.compare_pair(pair, floating, int8, half))
+                except (DataError, BackendError) as error:
+                    missing.append(f"{name}: {pair.name}: {error.found}")
+                progress.advance()
+    return compared, missing
 
 
 def _check_twin(

@@ -17,7 +17,6 @@ from edge_restore.errors import ModelError
 from edge_restore.evaluation import read_pair
 from edge_restore.metrics import GREATEST_PSNR, finite_psnr, ssim
 from edge_restore.pairs import Pair
-from edge_restore.progress import Progress
 from edge_restore.quantisation import Gate, GateSet
 from edge_restore.report import cells
 
@@ -29,7 +28,9 @@ GREATEST_SHIFT = 0.1
 
 
 @dataclass
-class _Image:
+class ImageComparison:
+    """One picture in each precision: what a set's numbers are made of."""
+
     name: str
     psnr: float
     psnr_int8: float
@@ -42,12 +43,7 @@ class _Image:
 
 
 def compare(
-    name: str,
-    pairs: Sequence[Pair],
-    reference: Runner,
-    int8: Runner,
-    fp16: Runner | None = None,
-    progress: Progress | None = None,
+    name: str, pairs: Sequence[Pair], reference: Runner, int8: Runner, fp16: Runner | None = None
 ) -> GateSet:
     """Restore every pair's blurred picture in each precision and compare.
 
@@ -57,33 +53,32 @@ def compare(
         reference: the FP32 graph.
         int8: the graph in question.
         fp16: a third one, where it shall be in the table.
-        progress: advanced after each picture.
 
     Raises:
         DataError: a picture cannot be read.
     """
-    images = []
-    for pair in pairs:
-        blurred, sharp = read_pair(pair)
-        truth, expected, found = sharp[0], reference.restored(blurred), int8.restored(blurred)
-        half = fp16.restored(blurred) if fp16 else None
-        difference = found.astype(np.float64) - expected
-        images.append(
-            _Image(
-                pair.name,
-                finite_psnr(expected, truth),
-                finite_psnr(found, truth),
-                None if half is None else finite_psnr(half, truth),
-                ssim(expected, truth),
-                ssim(found, truth),
-                float(difference.mean()),
-                np.square(difference).mean(axis=2).sum(axis=0),
-                len(truth),
-            )
-        )
-        if progress:
-            progress.advance()
-    return _summary(name, images)
+    return summary(name, [compare_pair(pair, reference, int8, fp16) for pair in pairs])
+
+
+def compare_pair(
+    pair: Pair, reference: Runner, int8: Runner, fp16: Runner | None = None
+) -> ImageComparison:
+    """As `compare`, for one pair."""
+    blurred, sharp = read_pair(pair)
+    truth, expected, found = sharp[0], reference.restored(blurred), int8.restored(blurred)
+    half = fp16.restored(blurred) if fp16 else None
+    difference = found.astype(np.float64) - expected
+    return ImageComparison(
+        pair.name,
+        finite_psnr(expected, truth),
+        finite_psnr(found, truth),
+        None if half is None else finite_psnr(half, truth),
+        ssim(expected, truth),
+        ssim(found, truth),
+        float(difference.mean()),
+        np.square(difference).mean(axis=2).sum(axis=0),
+        len(truth),
+    )
 
 
 def verdict(
@@ -180,7 +175,8 @@ def table(gate: Gate) -> str:
     return "\n".join([*lines, *(f"  {failure}" for failure in gate.failures)])
 
 
-def _summary(name: str, images: Sequence[_Image]) -> GateSet:
+def summary(name: str, images: Sequence[ImageComparison]) -> GateSet:
+    """A set's numbers, of one picture or more."""
     worst = max(images, key=lambda image: image.psnr - image.psnr_int8)
     widest = max(len(image.column_errors) for image in images)
     errors, counts = np.zeros(widest), np.zeros(widest)

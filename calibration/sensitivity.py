@@ -7,7 +7,7 @@ not add up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -97,25 +97,45 @@ class Sensitivity:
 
     def table(self) -> str:
         """One line per layer, the costliest first, then the frontier."""
-        order = sorted(self.layers, key=lambda layer: -layer.drop)
-        alone = cells.text_table(
-            ("layer", "MACs", "drop dB"),
-            [(la.name, f"{la.macs_share:.1%}", f"{la.drop:+.4f}") for la in order],
-        )
-        together = cells.text_table(
-            ("added", "layers", "MACs", "drop dB"),
-            [
-                (p.added, str(p.layers), f"{p.macs_share:.1%}", f"{p.drop:+.4f}")
-                for p in self.frontier
-            ],
-        )
         head = f"{self.network}: FP32 {self.psnr:.3f} dB on {self.crops} crops; {self.method}"
-        return f"{head}\n\neach layer alone:\n{alone}\n\none after another:\n{together}"
+        return f"{head}\n\n{tables(self.layers, self.frontier)}"
+
+
+def tables(layers: Sequence[LayerDrop], frontier: Sequence[FrontierPoint]) -> str:
+    """One line per layer, the costliest first, then the frontier, as far as there is one."""
+    order = sorted(layers, key=lambda layer: -layer.drop)
+    text = "each layer alone:\n" + cells.text_table(
+        ("layer", "MACs", "drop dB"),
+        [(la.name, f"{la.macs_share:.1%}", f"{la.drop:+.4f}") for la in order],
+    )
+    if frontier:
+        text += "\n\none after another:\n" + cells.text_table(
+            ("added", "layers", "MACs", "drop dB"),
+            [(p.added, str(p.layers), f"{p.macs_share:.1%}", f"{p.drop:+.4f}") for p in frontier],
+        )
+    return text
+
+
+class NothingWithin(OptionError):
+    """Not even one layer is within the budget.
+
+    Attributes:
+        measured: every layer's cost, as a table.
+    """
+
+    def __init__(self, measured: str, found: str, *, expected: str, mend: str) -> None:
+        self.measured = measured
+        super().__init__(found, expected=expected, mend=mend)
+
+
+class Interrupted(Exception):
+    """The measurement was stopped before its end; its message is what was measured, as a table."""
 
 
 def measure(
     model: onnx.ModelProto, card: ModelCard, frames: CalibrationSet, crops: Sequence[Crop], *,
     budget: float, method: str = "mse", skips: bool = True,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Sensitivity, Scales]:  # fmt: skip
     """The sensitivity of a graph, and the scales of the largest set within the budget.
 
@@ -124,10 +144,12 @@ def measure(
         frames: to learn ranges from.
         crops: to measure PSNR on.
         budget: the greatest drop, in dB.
+        stopped: asked before each graph; then no further one is measured.
 
     Raises:
+        Interrupted: it was stopped.
         ModelError, DataError: as `quantiser.find_scales`.
-        OptionError: not even one layer is within the budget.
+        NothingWithin: not even one layer is within the budget.
     """
     found = graph_layers.layers(model, card.multiple)
     candidates = quantiser.choose(found)
@@ -136,15 +158,22 @@ def measure(
     )
     reference = _psnr(model, card, crops)
     with Progress(2 * len(candidates), "measuring", unit="graph") as progress:
-        alone = []
+        alone: list[LayerDrop] = []
+        frontier: list[FrontierPoint] = []
+
+        def check_stopped() -> None:
+            if stopped():
+                raise Interrupted(tables(alone, frontier) if alone else "")
+
         for layer in candidates:
+            check_stopped()
             drop = reference - _psnr_of(model, card, crops, scales, [layer.name], skips)
             share = quantiser.share(found, [layer.name])
             alone.append(LayerDrop(layer.name, share, drop))
             progress.advance()
-        frontier: list[FrontierPoint] = []
         taken: list[str] = []
         for one in sorted(alone, key=lambda layer: layer.drop / layer.macs_share):
+            check_stopped()
             taken.append(one.name)
             drop = reference - _psnr_of(model, card, crops, scales, taken, skips)
             share = quantiser.share(found, taken)
@@ -153,7 +182,8 @@ def measure(
     within = [point.layers for point in frontier if point.drop <= budget]
     if not within:
         best = min(point.drop for point in frontier)
-        raise OptionError(
+        raise NothingWithin(
+            tables(alone, frontier),
             f"no layer can be INT8 within {budget:g} dB; the least loss is {best:.3f} dB",
             expected="a budget that one layer keeps",
             mend="give a larger --min-psnr, other calibration frames, or train with quantisation: "

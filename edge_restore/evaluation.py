@@ -23,6 +23,7 @@ from edge_restore.metrics import SSIM_WINDOW, Image
 from edge_restore.pairs import Pair
 from edge_restore.protocols import PROTOCOLS, EvaluationProtocol
 from edge_restore.report import cells
+from edge_restore.shown import shown
 
 _MEASURES = ("psnr_input", "ssim_input", "psnr", "ssim", "lpips_input", "lpips")
 _COLUMNS = (
@@ -245,11 +246,14 @@ def as_csv(scores: Sequence[ImageScore], shortfall: Shortfall | None = None) -> 
     means = [("mean", {"severity": k}, mean) for k, mean in by_severity(scores).items()]
     for kind, extra, row in [*(("image", {}, score) for score in scores), *means]:
         known = {column: getattr(row, column) for column in _COLUMNS if hasattr(row, column)}
-        writer.writerow({"kind": kind, **known, **extra})
+        named = {**known, **extra}
+        # UTF-8 has no place for the bytes of some file names, nor a line for their line breaks.
+        named |= {k: shown(named[k]) for k in ("name", "severity", "remark") if k in named}
+        writer.writerow({"kind": kind, **named})
     if shortfall:
         for name, reason in shortfall.left_out:
-            writer.writerow({"kind": "left out", "name": name, "remark": reason})
-        writer.writerow({"kind": "incomplete", "remark": shortfall.line(len(scores))})
+            writer.writerow({"kind": "left out", "name": shown(name), "remark": shown(reason)})
+        writer.writerow({"kind": "incomplete", "remark": shown(shortfall.line(len(scores)))})
     return text.getvalue()
 
 
@@ -259,11 +263,11 @@ def as_table(scores: Sequence[ImageScore]) -> str:
     header = ["image", "size", "PSNR in", "PSNR out", "gain dB", "SSIM in", "SSIM out"]
     header += ["LPIPS in", "LPIPS out"] * lpips + ["  remark"] * remarks
     rows = [
-        [score.name, f"{score.width}x{score.height}", *_cells(score)]
+        [shown(score.name), f"{score.width}x{score.height}", *_cells(score)]
         + [f"  {score.remark}"] * remarks
         for score in scores
     ]
-    means = {f"mean of {level}": its for level, its in by_severity(scores).items()}
+    means = {f"mean of {shown(level)}": its for level, its in by_severity(scores).items()}
     for name, its in {**means, "mean": mean(scores)}.items():
         count = f"{its.images} images" if means else ""
         rows.append([name, count, *_cells(its)] + [""] * remarks)
@@ -276,8 +280,8 @@ def below_input_line(scores: Sequence[ImageScore], greatest: int = 8) -> str:
     if not names:
         return f"below the input: none of {len(scores)}"
     more = f" and {len(names) - greatest} more" if len(names) > greatest else ""
-    shown = ", ".join(names[:greatest])
-    return f"below the input: {len(names)} of {len(scores)}: {shown}{more}"
+    first = ", ".join(shown(name) for name in names[:greatest])
+    return f"below the input: {len(names)} of {len(scores)}: {first}{more}"
 
 
 def _cells(score: ImageScore | MeanScore) -> list[str]:

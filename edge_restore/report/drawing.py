@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_restore import optional
 from edge_restore.frames import Pixels
+from edge_restore.shown import shown
 
 Colour = tuple[int, int, int]
 """RGB, 0 to 255."""
@@ -68,11 +69,11 @@ def write(
 def shortened(text: str, width: int, size: float = 1.0) -> str:
     """The text, its middle replaced by dots where it would be wider than `width` pixels."""
     kept = len(text)
-    shown = text
-    while text_width(shown, size) > width and kept > 2:
+    short = text
+    while text_width(short, size) > width and kept > 2:
         kept -= 1
-        shown = text[: (kept + 1) // 2] + "..." + text[len(text) - kept // 2 :]
-    return shown
+        short = text[: (kept + 1) // 2] + "..." + text[len(text) - kept // 2 :]
+    return short
 
 
 def dot(picture: Pixels, x: float, y: float, radius: float, colour: Colour) -> None:
@@ -105,5 +106,6 @@ def line(
 
 
 def _plain(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text)
+    # OpenCV crashes on what cannot be encoded, such as some names of files.
+    decomposed = unicodedata.normalize("NFKD", shown(text))
     return "".join(c for c in decomposed if not unicodedata.combining(c))

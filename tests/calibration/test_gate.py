@@ -1,7 +1,9 @@
 """The verdict over an INT8 graph, and who heeds it."""
 
 import json
+import os
 import shutil
+import signal
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -210,3 +212,49 @@ def test_a_verdict_that_contradicts_itself_is_refused(int8, models, pairs):
     path.write_text(json.dumps(document))
     with pytest.raises(CardError, match=r"gate.passed is true though it names failures"):
         verify(path)
+
+
+@pytest.fixture
+def pairs_of_a_name(pairs, tmp_path):
+    """Two folders of one name, with three pairs each."""
+    folders = [tmp_path / side / "set" for side in ("first", "second")]
+    for folder in folders:
+        shutil.copytree(pairs, folder)
+    return folders
+
+
+def test_two_sets_of_one_name_are_both_measured(int8, models, pairs_of_a_name, capsys):
+    first, second = pairs_of_a_name
+    words = ["--pairs", second, "--images", 1, "--min-psnr", 3, "--max-shift", 5]
+    assert check(int8["fp32"], models, first, *words) == 0
+    sets = verify(card_path(int8["fp32"])).gate.sets
+    assert [one.set for one in sets] == ["first/set", "second/set"]
+    assert check(int8["fp32"], models, first, "--pairs", first) == 2
+    assert "each given once" in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_compared_are_named_and_there_is_no_verdict(
+    int8, models, pairs_of_a_name, capsys
+):
+    folder = pairs_of_a_name[0]
+    whole = (folder / "blurred" / "11.png").read_bytes()
+    (folder / "blurred" / "11.png").write_bytes(whole[:-30])
+    assert check(int8["fp32"], models, folder, "--min-psnr", 3, "--max-shift", 5) == 2
+    said, error = capsys.readouterr()
+    assert "incomplete: 1 of 3 images are missing" in said and "passed (" not in said
+    assert "11.png" in error and "is cut off" in error
+    assert verify(card_path(int8["fp32"])).gate is None
+
+
+def test_an_interrupted_check_prints_what_it_has(int8, models, pairs, capsys, monkeypatch):
+    compare_pair = gate.compare_pair
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return compare_pair(*arguments)
+
+    monkeypatch.setattr(gate, "compare_pair", interrupted)
+    assert check(int8["fp32"], models, pairs) == 128 + signal.SIGTERM
+    said, error = capsys.readouterr()
+    assert "incomplete: 2 of 3 images are missing" in said and "interrupted" in error
+    assert verify(card_path(int8["fp32"])).gate is None

@@ -1,6 +1,8 @@
 """What layers cost, the frontier, and the picture of both."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -116,6 +118,43 @@ def test_the_command_writes_table_json_and_picture(models, frames_file, pairs, t
     chosen = {p["added"] for p in document["frontier"][: document["chosen"]]}
     assert set(Scales.read(tmp_path / "s/scales.json").layers) == chosen
     assert read_image(tmp_path / "s/sensitivity.png").shape[2] == 3
+
+
+def sensitivity_of(models, frames_file, pairs, out, budget):
+    words = ["sensitivity", models["fp32"], "--frames", frames_file, "--pairs", pairs]
+    words += ["--out", out, "--images", 1, "--crop", 64, "--min-psnr", budget]
+    return main([str(word) for word in words])
+
+
+def test_the_table_is_kept_when_a_file_cannot_be_written_or_nothing_is_good_enough(
+    models, frames_file, pairs, tmp_path, capsys
+):
+    out = tmp_path / "s"
+    (out / "sensitivity.png").mkdir(parents=True)
+    assert sensitivity_of(models, frames_file, pairs, out, 9) == 2
+    said, error = capsys.readouterr()
+    assert "one after another" in said and "sensitivity.png" in error
+    assert (out / "sensitivity.json").is_file() and (out / "scales.json").is_file()
+    assert sensitivity_of(models, frames_file, pairs, tmp_path / "t", -99) == 2
+    said, error = capsys.readouterr()
+    assert "one after another" in said and "no layer can be INT8 within -99 dB" in error
+
+
+def test_an_interruption_leaves_the_layers_so_far(
+    models, frames_file, pairs, tmp_path, capsys, monkeypatch
+):
+    measured, psnr_of = [], sensitivity._psnr_of
+
+    def interrupted(*arguments):
+        measured.append(arguments)
+        if len(measured) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return psnr_of(*arguments)
+
+    monkeypatch.setattr(sensitivity, "_psnr_of", interrupted)
+    assert sensitivity_of(models, frames_file, pairs, tmp_path / "s", 9) == 130
+    said, error = capsys.readouterr()
+    assert said.count("Conv") == 3 and "interrupted" in error
 
 
 @pytest.mark.parametrize("command", ["quantise", "sensitivity"])

@@ -327,6 +327,24 @@ def test_save_refuses_two_pictures_of_one_name(
             (pairs / side / twin).unlink()
 
 
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe.png", b"a\nb.png", b"\x1b[2Jx.png", "\u00e9.png".encode()]
+)
+def test_any_file_name_is_evaluated_and_shown(
+    name: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, table = write_pairs(tmp_path / os.fsdecode(b"heavy\xff")), tmp_path / "x.csv"
+    for side in ("blurred", "sharp"):
+        (pairs / side / "a.png").rename(pairs / side / os.fsdecode(name))
+        (pairs / side / "b.png").unlink()
+    (pairs / "sharp" / "c.png").write_bytes(b"")
+    options = ("--csv", table, "--sheet", tmp_path / "s.png", "--save", tmp_path / "out")
+    assert evaluate(model, tmp_path if b"e" in name else pairs, *options) == 2
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and kinds(table)[0] == "image"
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 1
+
+
 def test_protocols_by_name(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = write_pairs(tmp_path / "pairs")
     error = refused(capsys, model, pairs, "--protocol", "psnr")
