@@ -80,8 +80,9 @@ def read_image(path: str | Path) -> Pixels:
     complaint = next((text for text in messages if _DAMAGE.search(text)), "")
     if complaint or picture is None:
         reason = complaint or reason or next(iter(messages), "")
-        raise _unusable(path, "is damaged" + (f": {_one_line(reason)}" if reason else ""))
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
+        what = "is damaged" if complaint else "is damaged, or of a variant that OpenCV cannot read"
+        raise _unusable(path, what + (f": {_one_line(reason)}" if reason else ""))
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)  # type: ignore[no-any-return]
 
 
 _DAMAGE = re.compile(
