@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edge_restore import limits
+
 _LIBRARIES = {
     # distribution: module; a system's own build (JetPack's OpenCV) has no distribution
     "numpy": "numpy",
@@ -31,7 +33,7 @@ class Machine:
 
     Attributes:
         cpu: the processor's model name.
-        cores: logical cores that this process may use.
+        cores: logical cores that this process may keep busy, see `limits.usable_cores`.
         memory_mib: installed memory in MiB; 0 when the system does not tell.
         system: operating system and architecture.
         python: version of the interpreter.
@@ -54,7 +56,7 @@ def this_machine() -> Machine:
     """Describe the machine that runs this process."""
     return Machine(
         cpu=_cpu_name(),
-        cores=_usable_cores(),
+        cores=limits.usable_cores(),
         memory_mib=_memory_mib(),
         system=platform.platform(),
         python=platform.python_version(),
@@ -85,12 +87,6 @@ def _cpu_name() -> str:
     # ARM boards (Jetson) name themselves in the device tree, not in cpuinfo.
     board = _read("/proc/device-tree/model").strip("\0\n ")
     return board or platform.processor() or platform.machine() or "unknown"
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_mib() -> int:

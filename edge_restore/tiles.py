@@ -79,7 +79,8 @@ def plan(height: int, width: int, greatest_area: int, multiple: int) -> TileGrid
         raise OptionError(
             f"the memory budget holds {greatest_area} pixels of a {width}x{height} frame at once",
             expected=f"at least {least} pixels, the smallest tile that overlaps its neighbours",
-            mend="give a larger memory budget",
+            mend="give a larger --memory-budget; where a container limits the memory, raise the "
+            "limit",
         )
     return best
 

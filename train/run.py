@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from edge_restore import process
+from edge_restore import limits, process
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import DependencyError, OptionError
 from edge_restore.files import sha256
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda 
     if init is not None:
         weights.fit(network, init, recipe.network, args.init)
     pack = packs.load(args.data)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if threads := args.threads or limits.threads():
+        torch.set_num_threads(threads)
     device = choose_device(args.device)
     workers = Workers(device.type)
     if device.type == "cuda":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import padding, tiles
+from edge_restore import limits, padding, tiles
 from edge_restore.backends import memory
 from edge_restore.cards import ModelCard
 from edge_restore.errors import BackendError, InternalError, OptionError
@@ -29,7 +29,8 @@ class CpuRestorer(ABC):
     own, so nothing that was handed out is touched again.
 
     Args:
-        threads: how many a frame may use; None lets the library choose.
+        threads: how many a frame may use; None lets the library choose, within the processors that
+            this process may keep busy.
         memory_budget: bytes for the network's activations, see `memory.greatest_area`.
 
     Raises:
@@ -49,6 +50,7 @@ class CpuRestorer(ABC):
                 expected="1 or more",
                 mend="leave the option out to use every core",
             )
+        self._threads = limits.threads() if threads is None else threads
         self._greatest_area = memory.greatest_area(memory_budget)
         self._grid: tiles.TileGrid | None = None
         self._restored: list[Frame] = []

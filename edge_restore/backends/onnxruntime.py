@@ -20,7 +20,8 @@ class OnnxRuntimeRestorer(CpuRestorer):
     Args:
         models: ONNX files with a card beside each, in the order of preference. The next one is
             tried where this ONNX Runtime lacks an operator of the one before.
-        threads: how many threads a frame may use; None for one on each physical core.
+        threads: how many threads a frame may use; None for one on each physical core, or
+            fewer where a container allows fewer.
         memory_budget: bytes for the network's activations, see `memory.greatest_area`.
 
     Raises:
@@ -40,7 +41,7 @@ class OnnxRuntimeRestorer(CpuRestorer):
         memory_budget: int | None = None,
     ) -> None:
         super().__init__(threads, memory_budget)
-        self._loaded, self._session = _first_that_runs(models, threads)
+        self._loaded, self._session = _first_that_runs(models, self._threads)
         self.model, self.card = self._loaded.path, self._loaded.card
         self.precision = self.card.precision
 

@@ -43,7 +43,8 @@ class OpenVinoRestorer(CpuRestorer):
         models: ONNX files with a card beside each, in the order of preference: the first that this
             OpenVINO can read is taken.
         precision: "fp32", or "bf16" on processors that multiply bfloat16 (AMX, AVX-512 BF16).
-        threads: how many threads a frame may use; None lets OpenVINO choose.
+        threads: how many threads a frame may use; None lets OpenVINO choose, or as many
+            as a container allows.
         memory_budget: bytes for the network's activations, see `memory.greatest_area`.
 
     Raises:
@@ -73,7 +74,6 @@ class OpenVinoRestorer(CpuRestorer):
         self.name = "openvino-cpu" if precision == "fp32" else f"openvino-cpu-{precision}"
         self._loaded, self._graph_model = _first_that_reads(self._core, models)
         self.model, self.card = self._loaded.path, self._loaded.card
-        self._threads = threads
         self._prepared: tuple[int, int] | None = None
         self._thread = ThreadPoolExecutor(1, "openvino")
         self._requests: list[Any] = []

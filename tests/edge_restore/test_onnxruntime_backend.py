@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_restore import backends, zoo
+from edge_restore import backends, limits, zoo
 from edge_restore.backends import memory, restorer
 from edge_restore.cards import TensorPort, card_path
 from edge_restore.errors import BackendError, CardError, ModelError, OptionError
@@ -135,8 +135,8 @@ def test_an_odd_size_in_tiles(models: dict[str, Path], noisy_picture: Pixels) ->
 
 
 def test_the_default_budget_is_of_the_free_memory() -> None:
-    assert 1 << 20 < memory.available_bytes() < 1 << 50
-    expected = memory.available_bytes() * memory.BUDGET_FRACTION / memory.ACTIVATION_BYTES_PER_PIXEL
+    assert 1 << 20 < limits.available_bytes() < 1 << 50
+    expected = limits.available_bytes() * memory.BUDGET_FRACTION / memory.ACTIVATION_BYTES_PER_PIXEL
     assert memory.greatest_area(None) == pytest.approx(expected, rel=0.2)
 
 
