@@ -203,6 +203,47 @@ def check_input(path: str | Path, what: str, error: type[UserError] = DataError)
     _plain_input(Path(path), what, error)
 
 
+def check_readable(path: str | Path, what: str, error: type[UserError] = DataError) -> None:
+    """As `check_input`, for what may also be a folder; its names must be readable.
+
+    Raises:
+        error: it is neither, or cannot be looked at.
+    """
+    with reading(what, path, error):
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISDIR(mode):
+            # To be listed and to be searched are two permissions.
+            with os.scandir(path) as entries:
+                next(entries, None)
+            os.stat(Path(path) / ".")
+        elif not stat.S_ISREG(mode):
+            raise _no_plain_input(Path(path), what, mode, error)
+
+
+@contextmanager
+def reading(what: str, path: str | Path, error: type[UserError] = DataError) -> Iterator[None]:
+    """Turn an OSError of the block, which reads the input `path`, into a message.
+
+    Raises:
+        error: the system refused to read it, or something in it.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as failure:
+        if isinstance(failure, ValueError) and "null byte" not in str(failure):
+            raise
+        name = getattr(failure, "filename", None)
+        within = f" ('{os.fsdecode(name)}')" if name and os.fsdecode(name) != str(path) else ""
+        raise error(
+            f"{what} '{path}' cannot be read: {_reason(failure)}{within}",
+            expected="something that this user can read",
+            mend="check the path and its permissions",
+        ) from failure
+
+
 def open_input(path: str | Path, what: str, error: type[UserError] = DataError) -> BinaryIO:
     """The plain file `path`, open for reading: see `check_input`.
 
@@ -390,20 +431,18 @@ def _check_replaceable(target: Path, old: os.stat_result, error: type[UserError]
 
 
 def _plain_input(path: Path, what: str, error: type[UserError]) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as failure:
-        raise error(
-            f"{what} '{path}' cannot be read: {_reason(failure)}",
-            expected="a file that can be read",
-            mend="check the path and its permissions",
-        ) from failure
+    with reading(what, path, error):
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
     if not stat.S_ISREG(mode):
         raise _no_plain_input(path, what, mode, error)
 
 
 def _no_plain_input(path: Path, what: str, mode: int, error: type[UserError]) -> UserError:
-    mend = "write it into a file first" if not stat.S_ISDIR(mode) else "name a file in it"
-    return error(f"{what} '{path}' is {kind(mode)}", expected="a plain file", mend=mend)
+    return error(
+        f"{what} '{path}' is {kind(mode)}",
+        expected="a plain file",
+        mend="name a file in it" if stat.S_ISDIR(mode) else "write what it gives into a file first",
+    )

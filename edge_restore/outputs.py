@@ -8,14 +8,21 @@ replaced, in a folder that takes new files. Nothing is created or changed by ask
 from __future__ import annotations
 
 import os
-import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_restore.errors import DataError, SinkError, UserError
-from edge_restore.files import check_folder, check_writable, ignores_case, kind, unwritable
+from edge_restore.cards import card_path
+from edge_restore.errors import SinkError, UserError
+from edge_restore.files import (
+    check_folder,
+    check_readable,
+    check_writable,
+    ignores_case,
+    kind,
+    unwritable,
+)
 
 _Identity = tuple[int, int]
 """Device and inode: the same for every name of a file."""
@@ -90,7 +97,7 @@ def check_outputs(
     made = [(name, Path(path)) for name, path in folders if path is not None]
     read = [(name, path) for name, path in inputs if path is not None]
     for name, source in read:
-        _check_input(name, source)
+        check_readable(source.path if isinstance(source, InputFolder) else source, name)
     for name, folder in made:
         _check_new_folder(name, folder, error)
     seen: dict[tuple[_Identity, tuple[str, ...]], list[tuple[str, Path, _Place]]] = {}
@@ -108,27 +115,12 @@ def check_outputs(
     _check_no_input(named, read, error)
 
 
-def _check_input(name: str, source: Path | InputFolder) -> None:
-    path = source.path if isinstance(source, InputFolder) else Path(source)
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            with os.scandir(path) as entries:
-                next(entries, None)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as failure:
-        raise DataError(
-            f"{name} '{path}' cannot be read: {getattr(failure, 'strerror', None) or failure}",
-            expected="something that this user can read",
-            mend="check the path and its permissions",
-        ) from failure
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise DataError(
-            f"{name} '{path}' is {kind(mode)}",
-            expected="a plain file, or a folder where one is taken",
-            mend="write it into a file first",
-        )
+def with_cards(name: str, files: Iterable[Path]) -> list[Input]:
+    """Model or weights files as inputs, each with its card."""
+    found: list[Input] = []
+    for file in files:
+        found += [(name, file), (f"the card of {name}", card_path(file))]
+    return found
 
 
 def _check_new_folder(name: str, folder: Path, error: type[UserError]) -> None:
@@ -202,21 +194,30 @@ def _check_no_input(
     error: type[UserError],
 ) -> None:
     present: dict[_Identity, tuple[str, Path]] = {}
+    absent: dict[tuple[_Identity | None, str], tuple[str, Path]] = {}
     homes: dict[_Identity, list[tuple[str, Path]]] = {}
     for name, path in outputs:
         if (identity := _identity(path)) is not None:
             present[identity] = name, path
+        else:
+            absent[_identity(path.parent), path.name] = name, path
         for home in _folders_above(path):
             homes.setdefault(home, []).append((name, path))
     for what, source in inputs:
-        for identity in _files_of(source, {inode for _, inode in present}):
-            if identity in present:
-                name, path = present[identity]
-                raise error(
-                    f"{name} '{path}' is {what} itself, or lies in it",
-                    expected="a file that is not read by the same command",
-                    mend="choose another name; inputs are never written to",
-                )
+        given = source.path if isinstance(source, InputFolder) else Path(source)
+        clashes = [
+            present[identity]
+            for identity in _files_of(source, {inode for _, inode in present})
+            if identity in present
+        ]
+        if not os.path.lexists(given) and (_identity(given.parent), given.name) in absent:
+            clashes.append(absent[_identity(given.parent), given.name])
+        for name, path in clashes:
+            raise error(
+                f"{name} '{path}' is {what} itself, or lies in it",
+                expected="a file that is not read by the same command",
+                mend="choose another name; inputs are never written to",
+            )
         if isinstance(source, InputFolder):
             _check_no_future_input(what, source, homes, error)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.errors import DataError
+from edge_restore.files import check_readable, reading
 from edge_restore.images import image_files, images_in
 from edge_restore.json_file import read_json, shown
 from edge_restore.plain_file import Kind
@@ -69,6 +70,31 @@ def find_pairs(folder: Path, *, trajectories: bool = False) -> list[Pair]:
         DataError: the folder does not exist or has another layout, pairs.json is malformed, or as
             `match_pairs`.
     """
+    check_readable(folder, "the pairs' folder")
+    with reading("the pairs' folder", folder):
+        return _found_pairs(folder, trajectories)
+
+
+def match_pairs(blurred: Path, sharp: Path, *, trajectories: bool = False) -> list[Pair]:
+    """The pairs of two files, or of two folders whose files have equal names, sorted by name.
+
+    Args:
+        blurred: an image, or a folder of images.
+        sharp: likewise.
+        trajectories: whether the truth of ``NAME.png`` may also be the images in the folder
+            ``NAME``, and that of a single image a folder.
+
+    Raises:
+        DataError: a side is missing or empty, one is a file and the other a folder, or a name is
+            on one side only.
+    """
+    for side in (blurred, sharp):
+        check_readable(side, "the images")
+    with reading("the images", blurred):
+        return _matched(blurred, sharp, trajectories)
+
+
+def _found_pairs(folder: Path, trajectories: bool) -> list[Pair]:
     if not folder.is_dir():
         raise DataError(
             f"'{folder}' {'is not a folder' if folder.exists() else 'does not exist'}",
@@ -88,19 +114,7 @@ def find_pairs(folder: Path, *, trajectories: bool = False) -> list[Pair]:
     return pairs
 
 
-def match_pairs(blurred: Path, sharp: Path, *, trajectories: bool = False) -> list[Pair]:
-    """The pairs of two files, or of two folders whose files have equal names, sorted by name.
-
-    Args:
-        blurred: an image, or a folder of images.
-        sharp: likewise.
-        trajectories: whether the truth of ``NAME.png`` may also be the images in the folder
-            ``NAME``, and that of a single image a folder.
-
-    Raises:
-        DataError: a side is missing or empty, one is a file and the other a folder, or a name is
-            on one side only.
-    """
+def _matched(blurred: Path, sharp: Path, trajectories: bool) -> list[Pair]:
     for side in (blurred, sharp):
         if not side.exists():
             raise DataError(

@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
+from edge_restore.commands.restorer_options import (
+    add_restorer_arguments,
+    create_restorer,
+    model_inputs,
+)
 from edge_restore.errors import OptionError
 from edge_restore.json_file import encode
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from edge_restore.bench.document import BenchReport, Run
     from edge_restore.bench.peaks import Peaks
     from edge_restore.bench.tables import Table
+    from edge_restore.outputs import Input
 
 _SIZES = "360x640"
 
@@ -78,7 +83,7 @@ def bench(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     from edge_restore.bench import page, tables
-    from edge_restore.files import check_writable, write_text
+    from edge_restore.files import write_text
 
     if options.samples < 0 or options.seconds <= 0:
         raise OptionError(
@@ -86,9 +91,7 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
             expected="a positive number of each",
             mend="leave both out for 64 frames, or as many as fit into a minute",
         )
-    for path in (options.json, options.html):
-        if path is not None:
-            check_writable(path)
+    _check_outputs(options, model_inputs(options))
     report = _run_all(options, _sizes(options.sizes))
     if options.json is not None:
         report.write(options.json)
@@ -109,6 +112,7 @@ def _claims(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     if len(words) > 1:
         raise _too_many("claims", "no or one report")
+    _check_outputs(options, [("the report", Path(word)) for word in words])
     report = BenchReport.read(words[0]) if words else None
     judgements = tables.verdicts(report)
     if options.json is not None:
@@ -134,6 +138,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     if len(words) != 2:
         raise _too_many("compare", "two reports")
+    _check_outputs(options, [("the report", Path(word)) for word in words])
     a, b = (BenchReport.read(word) for word in words)
     table = tables.comparison(a, b, (Path(words[0]).stem, Path(words[1]).stem))
     if not table[1]:
@@ -146,6 +151,12 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     if a.machine != b.machine:
         print("\nThe reports are of different machines.")
     return 0
+
+
+def _check_outputs(options: argparse.Namespace, inputs: Sequence[Input]) -> None:
+    from edge_restore.outputs import check_outputs
+
+    check_outputs([("--json", options.json), ("--html", options.html)], inputs)
 
 
 def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> BenchReport:

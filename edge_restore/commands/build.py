@@ -100,7 +100,7 @@ def build(options: argparse.Namespace) -> int:
     from edge_restore.engine.cache import EngineCache
     from edge_restore.engine.manifest import load_checked
     from edge_restore.engine.plan import make_plan
-    from edge_restore.files import check_writable, write_text
+    from edge_restore.files import write_text
 
     size = frame_size.parse(options.size)
     if options.reference is not None and not options.compare:
@@ -109,15 +109,13 @@ def build(options: argparse.Namespace) -> int:
             expected="--reference together with --compare",
             mend="add --compare, or leave --reference out",
         )
-    for output in (options.output, options.log):
-        if output is not None:
-            check_writable(output)
     if options.output is not None and options.output.suffix != ".engine":
         raise OptionError(
             f"the output '{options.output}' does not end in .engine",
             expected="the name of the engine; its manifest goes beside it",
             mend=f"use -o {options.output.with_suffix('.engine')}",
         )
+    _check_outputs(options, options.output)
     if options.output is not None:
         # Nothing would load it from there, so do not begin to build it.
         trusted_file.check_folder(options.output.parent, "the output", "build it there")
@@ -144,6 +142,8 @@ def build(options: argparse.Namespace) -> int:
                 "is ever removed",
                 file=sys.stderr,
             )
+    if store is not None and options.log is not None:
+        _check_outputs(options, options.output or store.path(plan.card.name, plan.key))
     log = BuildLog(sys.stderr if options.verbose else None)
     begun = time.monotonic()
     built: Built | None
@@ -170,6 +170,27 @@ def build(options: argparse.Namespace) -> int:
             compare.compare(plan, loaded.engine, reference=options.reference, timing_folder=folder)
         )
     return 0
+
+
+def _check_outputs(options: argparse.Namespace, engine: Path | None) -> None:
+    """Compare what is written with what is read."""
+    from edge_restore import zoo
+    from edge_restore.engine.cache import files_of
+    from edge_restore.engine.flavour import NAMES
+    from edge_restore.outputs import check_outputs, with_cards
+
+    model = str(options.model)
+    read = set(zoo.find(model))
+    if model in zoo.names():
+        read |= {f for n in NAMES for f in zoo.engine_files(model, n, options.precision)}
+    else:  # `--compare` looks for a reference there
+        read |= {file for path in read for file in path.parent.glob("*.onnx")}
+    reference = [options.reference] if options.reference is not None else []
+    files = files_of(engine) if engine is not None else ()
+    check_outputs(
+        [("--log", options.log), *(("the engine's file", file) for file in files)],
+        [*with_cards("MODEL", sorted(read)), *with_cards("--reference", reference)],
+    )
 
 
 def _command(options: argparse.Namespace) -> str:

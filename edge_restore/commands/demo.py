@@ -6,7 +6,11 @@ import argparse
 import re
 from pathlib import Path
 
-from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
+from edge_restore.commands.restorer_options import (
+    add_restorer_arguments,
+    create_restorer,
+    model_inputs,
+)
 from edge_restore.errors import OptionError
 
 _LEAST_SIDE = 64
@@ -41,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def demo(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
     from edge_restore.demo.camera import HandHeldCamera
-    from edge_restore.demo.demonstration import demonstrate
+    from edge_restore.demo.demonstration import demonstrate, output_files
     from edge_restore.files import make_folder
+    from edge_restore.outputs import check_outputs
     from edge_restore.report import cells
 
     width, height = _size(options.size)
@@ -52,6 +57,11 @@ def demo(options: argparse.Namespace) -> int:
             expected="1 or more",
             mend="leave the option out for 60",
         )
+    check_outputs(
+        [("the demo's file", path) for path in output_files(options.out)],
+        model_inputs(options),
+        folders=[("--out", options.out)],
+    )
     restorer = create_restorer(options)
     folder = make_folder(options.out)
     camera = HandHeldCamera(width=width, height=height)

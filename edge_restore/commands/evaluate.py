@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_restore import process
-from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
+from edge_restore.commands.restorer_options import (
+    add_restorer_arguments,
+    create_restorer,
+    model_inputs,
+)
 from edge_restore.errors import DataError, OptionError, UserError
 from edge_restore.streams import print_json
 
@@ -83,14 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
     from edge_restore import protocols
-    from edge_restore.files import check_writable
 
     protocol = protocols.find(options.protocol)
     pairs = _pairs(options, protocol)
-    for path in (options.csv, options.sheet):
-        if path:
-            check_writable(path)
-    save = _save_folder(options.save, pairs)
+    save = _checked(options, pairs)
     lpips = _lpips(options.lpips, protocol)
     restorer = create_restorer(options)
     try:
@@ -323,22 +323,36 @@ def _pairs(options: argparse.Namespace, protocol: EvaluationProtocol) -> list[Pa
     )
 
 
-def _save_folder(folder: Path | None, pairs: list[Pair]) -> Path | None:
+def _checked(options: argparse.Namespace, pairs: list[Pair]) -> Path | None:
+    """The folder of --save, made, after all outputs were compared with all inputs."""
     from edge_restore.files import make_folder
-    from edge_restore.images import output_names
+    from edge_restore.images import SUFFIXES, output_names
+    from edge_restore.outputs import InputFolder, check_outputs
+    from edge_restore.pairs import DESCRIPTION
 
-    if folder is None:
-        return None
-    output_names(pair.name for pair in pairs)
     sides = [side for pair in pairs for side in (pair.blurred, pair.sharp)]
-    inputs = {(side if side.is_dir() else side.parent).resolve() for side in sides}
-    if folder.resolve() in inputs:
-        raise OptionError(
-            f"the restored images would be written among the given ones, into '{folder}'",
-            expected="a folder of their own",
-            mend="give --save another folder",
-        )
-    return make_folder(folder)
+    folders = {side for side in sides if side.is_dir()}
+    if options.blurred is None or options.blurred.is_dir():
+        folders |= {side.parent for side in sides}
+    descriptions = {folder.parent / DESCRIPTION for folder in folders}
+    save: Path | None = options.save
+    saved = output_names(pair.name for pair in pairs) if save is not None else {}
+    check_outputs(
+        [
+            ("--csv", options.csv),
+            ("--sheet", options.sheet),
+            *((f"--save, for '{name}':", save / file) for name, file in saved.items() if save),
+        ],
+        [
+            *(("the pairs' images", side) for side in sides if side.is_file()),
+            *(("the pairs' images", InputFolder(folder, SUFFIXES)) for folder in sorted(folders)),
+            *(("the pairs' description", file) for file in sorted(descriptions)),
+            ("--lpips", options.lpips),
+            *model_inputs(options),
+        ],
+        folders=[("--save", save)],
+    )
+    return None if save is None else make_folder(save)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
+    from edge_restore.outputs import Input
 
 
 def add_restorer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,14 @@ def add_restorer_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory for the network's activations in MiB; larger frames are restored in tiles; "
         "default: half of what is free",
     )
+
+
+def model_inputs(options: argparse.Namespace) -> list[Input]:
+    """The files that --model names, with their cards: what `create_restorer` may read."""
+    from edge_restore import zoo
+    from edge_restore.outputs import with_cards
+
+    return with_cards("--model", zoo.find(options.model))
 
 
 def create_restorer(options: argparse.Namespace) -> Restorer:

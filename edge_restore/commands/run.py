@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_restore import process
-from edge_restore.commands.restorer_options import add_restorer_arguments, create_restorer
+from edge_restore.commands.restorer_options import (
+    add_restorer_arguments,
+    create_restorer,
+    model_inputs,
+)
 from edge_restore.errors import OptionError, SinkError, UserError
 from edge_restore.shown import shown, shown_lines
 from edge_restore.streams import print_json
@@ -55,15 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
     from edge_restore import pipeline
-    from edge_restore.files import check_writable
     from edge_restore.latency import table
+    from edge_restore.outputs import check_outputs
     from edge_restore.progress import Progress
     from edge_restore.report.run_report import run_report
     from edge_restore.sinks import open_sink
     from edge_restore.sources import open_source
 
-    check_writable(options.out)
     _check_report(options)
+    check_outputs(
+        [("--out", options.out), ("--report", options.report)],
+        [("SOURCE", Path(options.source)), *model_inputs(options)],
+    )
     restorer = create_restorer(options)
     with open_source(options.source, max_frames=options.max_frames) as source:
         info = source.info
@@ -112,8 +119,6 @@ def _warn(warnings: list[str]) -> None:
 
 
 def _check_report(options: argparse.Namespace) -> None:
-    from edge_restore.files import check_writable
-
     path: Path | None = options.report
     if path is None:
         return
@@ -123,13 +128,6 @@ def _check_report(options: argparse.Namespace) -> None:
             expected=".json or .html, which chooses the report's form",
             mend="name it, for example, report.html",
         )
-    if path.resolve() in (Path(options.source).resolve(), options.out.resolve()):
-        raise OptionError(
-            f"the report '{path}' is the source or the output itself",
-            expected="a file of its own",
-            mend="give --report another name",
-        )
-    check_writable(path)
 
 
 def _write_report(report: LatencyReport, path: Path) -> UserError | None:

@@ -30,6 +30,14 @@ SUBJECT = (0.41, 0.25)
 """The bird's head in the photo, as fractions of its width and height."""
 RATE = 30
 _EXAMPLES = 4
+_FILES = (
+    "report.html",
+    "before_after.mp4",
+    "contact_sheet.png",
+    "blurred.mp4",
+    "restored.mp4",
+    "report.json",
+)
 _NOTE = (
     "Quality is measured in RGB on 8 bits against the camera's sharp frame at the middle of each "
     "exposure, and averaged over the frames. Before: the frames as decoded from blurred.mp4, which "
@@ -52,6 +60,11 @@ class Demonstration:
     files: tuple[Path, ...]
 
 
+def output_files(folder: Path) -> tuple[Path, ...]:
+    """What the demonstration writes, in the order in which a person looks at it."""
+    return tuple(folder / name for name in _FILES)
+
+
 def demonstrate(
     folder: Path, camera: HandHeldCamera, frames: int, restorer: Restorer
 ) -> Demonstration:
@@ -63,17 +76,7 @@ def demonstrate(
         frames: how many.
         restorer: not yet open.
     """
-    files = tuple(
-        folder / name
-        for name in (
-            "report.html",
-            "before_after.mp4",
-            "contact_sheet.png",
-            "blurred.mp4",
-            "restored.mp4",
-            "report.json",
-        )
-    )
+    files = output_files(folder)
     page, before_after, sheet, blurred, restored, report_json = files
     photo = read_image(PHOTO)
     shots = _film(camera, photo, frames)

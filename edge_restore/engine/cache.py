@@ -286,6 +286,11 @@ def layers_path(engine: Path) -> Path:
     return engine.with_suffix(".layers.json")
 
 
+def files_of(engine: Path) -> tuple[Path, ...]:
+    """The engine and everything that may lie beside it."""
+    return engine, *_beside(engine)
+
+
 def _beside(engine: Path) -> tuple[Path, ...]:
     """The files that belong to an engine; the last is what TensorRT-RTX compiled when it ran."""
     return manifest_path(engine), layers_path(engine), engine.with_suffix(RUNTIME_CACHE_SUFFIX)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_restore.cards import card_path
 from edge_restore.errors import ModelError
+from edge_restore.files import check_input
 
 FOLDER = Path(__file__).parent
 
@@ -56,6 +57,8 @@ def find(name: str | Path) -> list[Path]:
             "of an .onnx file with a card beside it",
             mend=mend,
         )
+    check_input(path, "the model file", ModelError)
+    check_input(card_path(path), "the card", ModelError)
     if not path.is_file():
         raise ModelError(
             f"there is no model file '{path}'",

@@ -174,10 +174,10 @@ def test_save_does_not_overwrite_the_given_images(
 ) -> None:
     pairs = write_pairs(tmp_path)
     before = (pairs / "blurred" / "a.png").read_bytes()
-    assert "among the given ones" in refused(capsys, model, pairs, "--save", pairs / "blurred")
+    assert "the pairs' images" in refused(capsys, model, pairs, "--save", pairs / "blurred")
     assert (pairs / "blurred" / "a.png").read_bytes() == before
     error = refused(capsys, model, pairs, "--save", pairs / "sharp" / "a.png")
-    assert "cannot be created" in error
+    assert "is a plain file" in error
     error = refused(capsys, model, pairs, "--csv", tmp_path / "missing" / "x.csv")
     assert "does not exist" in error
 

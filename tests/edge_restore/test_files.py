@@ -267,7 +267,7 @@ def full_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not mounted:
         pytest.skip("only root can mount a small disk, and not in every container")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_full_disk_is_a_sink_error_and_the_old_file_stays(full_disk: Path) -> None:

@@ -460,7 +460,7 @@ def test_report_is_neither_the_source_nor_the_output(
         capsys,
         tmp_path,
         "run", source, "--out", tmp_path / "x.mp4", "--model", model, "--report", source,
-        parts=("is the source or the output itself",),
+        parts=("is SOURCE itself",),
     )  # fmt: skip
     link = tmp_path / "link.json"
     link.symlink_to(source)
@@ -468,7 +468,7 @@ def test_report_is_neither_the_source_nor_the_output(
         capsys,
         tmp_path,
         "run", source, "--out", tmp_path / "x.mp4", "--model", model, "--report", link,
-        parts=("is the source or the output itself",),
+        parts=("is a symbolic link to",),
     )  # fmt: skip
 
 
