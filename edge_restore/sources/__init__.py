@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from edge_restore.errors import SourceError
+from edge_restore.files import check_input
 from edge_restore.frames import Frame
 from edge_restore.sources.stream_info import StreamInfo
 
@@ -63,4 +64,6 @@ def open_source(uri: str | Path, *, max_frames: int | None = None) -> Source:
             expected="the path of a video file",
             mend="give the file's path, or record the stream to a file first",
         )
+    # A pipe can be read once, and a file is read several times; opening one may wait for ever.
+    check_input(uri, "the source", SourceError)
     return FileSource(Path(uri), max_frames=max_frames)

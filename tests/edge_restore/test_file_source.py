@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -300,3 +301,9 @@ def test_a_change_of_size_is_refused(tmp_path: Path) -> None:
     both.write_bytes(small.read_bytes() + large.read_bytes())
     with pytest.raises(SourceError, match=r"frame \d+ of .* is 96x48, the first was 64x48"):
         list(open_source(both))
+
+
+def test_pipe_is_refused_unopened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SourceError, match="is a pipe"):
+        open_source(tmp_path / "pipe.mp4")
