@@ -7,6 +7,7 @@ their size: reducing them would change their degradation.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from itertools import groupby
@@ -46,7 +47,8 @@ def _frames(path: Path, count: int, neighbours: bool) -> list[tuple[int, Picture
     """
     import cv2
 
-    clip = cv2.VideoCapture(str(path))
+    # A name that begins with a slash is a file to every reader; "10:30.mp4" would be a protocol.
+    clip = cv2.VideoCapture(os.path.abspath(path))
     total = int(clip.get(cv2.CAP_PROP_FRAME_COUNT))
     wanted = {round((i + 0.5) * total / count) for i in range(count)}
     best: dict[int, tuple[float, int]] = {}

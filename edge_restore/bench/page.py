@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from edge_restore.bench import charts, tables
 from edge_restore.bench.charts import RooflinePoint
 from edge_restore.bench.costs import NUMBER_BYTES, frame_cost
 from edge_restore.bench.document import BenchReport, Run
 from edge_restore.report import cells, page
+from edge_restore.report.cells import escaped
 from edge_restore.report.charts import histogram
 
 
@@ -18,12 +17,12 @@ def html_page(report: BenchReport) -> str:
     title = f"How long {networks} takes"
     header, rows, _ = tables.results(report)
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">{escape(_subtitle(report))}</p>',
+        f"<h1>{escaped(title)}</h1>",
+        f'<p class="sub">{escaped(_subtitle(report))}</p>',
         _figures(report),
         "<h2>Time per frame</h2>",
         f'<div class="dense">{page.table(header, rows)}</div>',
-        *(f'<p class="note">{escape(note)}</p>' for note in tables.notes(report)),
+        *(f'<p class="note">{escaped(note)}</p>' for note in tables.notes(report)),
         _charts(report),
         _claims(report),
         "<h2>Machine</h2>",
@@ -60,7 +59,7 @@ def _figures(report: BenchReport) -> str:
         timing = run.ways.get("camera to sink") or next(iter(run.ways.values()))
         shown.append(
             f"<div><b>{cells.milliseconds(timing.median_ms)}</b>"
-            f'<span class="unit">ms</span><i>{escape(run.title)}</i></div>'
+            f'<span class="unit">ms</span><i>{escaped(run.title)}</i></div>'
         )
     return f'<section class="figures">{"".join(shown)}</section>'
 
@@ -79,7 +78,7 @@ def _charts(report: BenchReport) -> str:
 def _of_run(run: Run) -> list[str]:
     way = "host to host" if "host to host" in run.ways else next(iter(run.ways))
     timing = run.ways[way]
-    name = escape(f"{run.title}, {way}")
+    name = escaped(f"{run.title}, {way}")
     return [
         f"<div><h3>{name}</h3>{histogram(timing.samples_ms, name)}</div>",
         f"<div><h3>{name}, in order</h3>{charts.series(timing)}</div>",

@@ -11,6 +11,7 @@ from edge_restore.files import atomic_path
 from edge_restore.frames import Pixels
 from edge_restore.sources import StreamInfo
 from edge_restore.sources.colour import from_rgb
+from edge_restore.sources.container import file_url
 
 _BT709 = 1
 _LIMITED = 1
@@ -34,7 +35,7 @@ def write_clip(path: str | Path, frames: Iterable[Pixels], rate: int, crf: int) 
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+    with atomic_path(path) as temporary, av.open(file_url(temporary), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context

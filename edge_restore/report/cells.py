@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
+
+from edge_restore.shown import shown
 
 
 def milliseconds(value: float) -> str:
@@ -47,9 +50,14 @@ def size(byte_count: int) -> str:
     return f"{byte_count / 1_000_000:.1f} MB"
 
 
+def escaped(text: str) -> str:
+    """Text from anywhere as HTML."""
+    return escape(shown(text))
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns under `header`; the first `left` are flush left, the others flush right."""
-    lines = [list(header), *(list(row) for row in rows)]
+    lines = [[shown(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
         "  ".join(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from edge_restore.report import cells, charts
+from edge_restore.report.cells import escaped
 from edge_restore.report.latency_report import LatencyReport, Quality
 from edge_restore.report.style import STYLE
 
@@ -32,13 +32,13 @@ def html_page(
         note: how the quality was measured, or what else a reader must know.
     """
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">{escape(_subtitle(report))}</p>',
+        f"<h1>{escaped(title)}</h1>",
+        f'<p class="sub">{escaped(_subtitle(report))}</p>',
         _key_figures(report),
         *(_picture(picture) for picture in pictures),
         _latency(report),
         _quality_table(report.quality) if report.quality else "",
-        f'<p class="note">{escape(note)}</p>' if note else "",
+        f'<p class="note">{escaped(note)}</p>' if note else "",
         _machine(report),
     ]
     return document(title, parts)
@@ -50,7 +50,7 @@ def document(title: str, parts: Sequence[str]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in parts if part)
         + "\n</main>\n</body>\n</html>\n"
     )
@@ -78,8 +78,8 @@ def _key_figures(report: LatencyReport) -> str:
     return (
         '<section class="figures">'
         + "".join(
-            f'<div><b>{escape(value)}</b><span class="unit">{unit}</span>'
-            f"<i>{escape(name)}</i></div>"
+            f'<div><b>{escaped(value)}</b><span class="unit">{unit}</span>'
+            f"<i>{escaped(name)}</i></div>"
             for name, value, unit in figures
         )
         + "</section>"
@@ -88,7 +88,7 @@ def _key_figures(report: LatencyReport) -> str:
 
 def _picture(picture: Picture) -> str:
     data = base64.b64encode(picture.jpeg).decode("ascii")
-    caption = escape(picture.caption)
+    caption = escaped(picture.caption)
     return (
         f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
@@ -187,9 +187,9 @@ def _machine(report: LatencyReport) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], head: bool = True) -> str:
     """A table; without `head` one of facts, names on the left."""
-    columns = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    columns = "".join(f"<th>{escaped(cell)}</th>" for cell in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     kind = "numbers" if head else "facts"
     return (

@@ -20,6 +20,7 @@ from edge_restore.sinks.player_tags import write_player_tags
 from edge_restore.sinks.source_tracks import SourceTracks
 from edge_restore.sinks.space import ReservedSpace
 from edge_restore.sources import colour
+from edge_restore.sources.container import file_url
 from edge_restore.sources.stream_info import StreamInfo
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class FileSink:
             "video_track_timescale": str(self.info.time_base.denominator),
         }
         container = av.open(
-            str(self._temporary),
+            file_url(self._temporary),
             "w",
             format=SUFFIXES[self.path.suffix.lower()],
             container_options=options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,14 @@ from edge_restore.sources.iso_boxes import truncation
 if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
+
+
+def file_url(path: str | os.PathLike[str]) -> str:
+    """A local file's name for FFmpeg, which otherwise takes what precedes a colon for a protocol.
+
+    So ``2024-05-01T10:30:00.mp4`` is a file, and so is one that is called ``http:`` something.
+    """
+    return f"file:{os.fspath(path)}"
 
 
 def open_container(path: Path) -> InputContainer:
@@ -35,7 +44,9 @@ def open_container(path: Path) -> InputContainer:
             mend="check the spelling; a relative path starts at the working directory",
         )
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        # A playlist may name other files, which must not be fetched from anywhere.
+        options = {"protocol_whitelist": "file"}
+        container = av.open(file_url(path), metadata_errors="replace", options=options)
     except av.FFmpegError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     if container.format.name == "tty":  # FFmpeg would draw any text file as a picture
