@@ -19,7 +19,7 @@ _lock = threading.Lock()
 
 _OF_A_DECODER = re.compile(
     r"JPEG|JFIF|jpeg|libpng|TIFF|tiff|WebP|WEBP|EXIF|\[ ?(WARN|ERROR|INFO|DEBUG):|Adobe|SOS"
-    r"|progression|OpenCV"
+    r"|progression|OpenCV|^>"
 )
 
 

@@ -60,6 +60,8 @@ def examine(content: bytes) -> ImageHeader:
                 raise _cut_off(kind) from None
             except tiff_file.BadTiff as problem:
                 raise UnusableImage(str(problem)) from None
+            except OverflowError:  # a 64-bit offset of a BigTIFF
+                raise _cut_off(kind, ", before a place that it names") from None
             check_size(width, height)
             return ImageHeader(kind, width, height)
     raise UnusableImage("cannot be read as an image" + (": it is empty" if not content else ""))
@@ -162,7 +164,9 @@ def _jpeg(content: bytes) -> tuple[int, int]:
 
 def _count_scan(segment: bytes, missing: dict[int, list[int]], *, progressive: bool) -> None:
     count = segment[0]
-    first, last, bits = segment[1 + 2 * count : 4 + 2 * count]
+    if len(segment) != 4 + 2 * count:
+        raise UnusableImage("is damaged: a scan header of the JPEG has another length than it says")
+    first, last, bits = segment[1 + 2 * count :]
     if not progressive:
         first, last, bits = 0, 63, 0
     for i in range(count):

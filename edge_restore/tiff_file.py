@@ -82,8 +82,10 @@ def _directory(content: bytes, place: int, layout: _Layout) -> tuple[dict[int, l
     tags: dict[int, list[int]] = {}
     for entry in range(place, place + count * length, length):
         tag, kind = struct.unpack_from(layout.order + "HH", content, entry)
-        if tag not in _READ or kind not in _TYPES:
+        if tag not in _READ:
             continue
+        if kind not in _TYPES or tag in tags:
+            raise BadTiff(f"is damaged: the TIFF's tag {tag} is of an unknown type, or there twice")
         values = layout.number("Q" if layout.big else "I", content, entry + 4)
         if not 0 < values <= _MAX_VALUES:
             raise BadTiff(f"is damaged: an entry of the TIFF's directory has {values} values")

@@ -195,6 +195,29 @@ def test_tiff_directories_in_a_circle_end() -> None:
         examine(bytes(content))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, *(f"bomb {name}" for name in picture_files.bombs())])
+def test_whatever_is_changed_it_is_a_picture_or_a_message(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = picture_files.bombs()[kind[5:]] if kind.startswith("bomb") else encoded(kind)[1]
+    random = np.random.default_rng(len(whole))
+    path = tmp_path / "x.png"
+    for number in range(120):
+        content = bytearray(whole)
+        for _ in range(1 + number % 4):
+            start = int(random.integers(0, min(len(content), 100 if number % 2 else 1 << 20)))
+            old = int(random.choice([0, 1, 4, 8]))
+            new = random.choice([0, 255, random.integers(0, 256)], int(random.choice([0, 1, 4, 8])))
+            content[start : start + old] = new.astype(np.uint8).tobytes()
+        path.write_bytes(content)
+        try:
+            pixels = read_image(path)
+        except DataError:
+            continue
+        assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    assert capfd.readouterr().err == ""
+
+
 def test_kinds_of_pixels_become_rgb(tmp_path: Path) -> None:
     gray = picture()[..., 0]
     for name, stored in {
