@@ -40,10 +40,11 @@ def reduce(picture: Picture, longest: int) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _frames(path: Path, count: int, neighbours: bool) -> list[tuple[int, Picture]]:
+def _frames(path: Path, count: int, neighbours: bool) -> tuple[list[tuple[int, Picture]], int, int]:
     """`count` frames evenly spread over a clip, by number; the sharpest of five neighbours each.
 
-    With `neighbours` the frames right before and after each come, too.
+    With `neighbours` the frames right before and after each come, too. The numbers are those of the
+    clip's frames that could be read, and of those that it announces.
     """
     import cv2
 
@@ -53,10 +54,12 @@ def _frames(path: Path, count: int, neighbours: bool) -> list[tuple[int, Picture
     wanted = {round((i + 0.5) * total / count) for i in range(count)}
     best: dict[int, tuple[float, int]] = {}
     kept: dict[int, Picture] = {}
+    read = 0
     for index in range(total):
         ok, picture = clip.read()
         if not ok:
             break
+        read += 1
         near = min(wanted, key=lambda w: abs(w - index))
         if abs(near - index) > 2 + neighbours:
             continue
@@ -70,7 +73,7 @@ def _frames(path: Path, count: int, neighbours: bool) -> list[tuple[int, Picture
     chosen = {index for _, index in best.values()}
     if neighbours:
         chosen |= {index + step for index in chosen for step in (-1, 1)}
-    return [(index, kept[index]) for index in sorted(chosen & kept.keys())]
+    return [(index, kept[index]) for index in sorted(chosen & kept.keys())], read, total
 
 
 def _photos(
@@ -94,10 +97,11 @@ def _photos(
         pictures: list[tuple[Picture, Place | None]]
         if path.suffix.lower() in CLIPS:
             clip = f"{number} {path.name}"
-            pictures = [
-                (reduce(frame, longest_clip), Place(clip, index))
-                for index, frame in _frames(path, frames, neighbours)
-            ]
+            shots, read, total = _frames(path, frames, neighbours)
+            pictures = [(reduce(shot, longest_clip), Place(clip, index)) for index, shot in shots]
+            # Some containers announce a frame or two more than they hold.
+            if pictures and total - read > max(2, total // 50):
+                files["skipped"].append(f"{path.name} (its end: only {read} of {total} frames)")
         else:
             try:
                 pictures = [(reduce(read_image(path), longest), None)]

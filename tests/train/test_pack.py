@@ -84,6 +84,20 @@ def test_a_photo_that_is_cut_off_is_named_and_not_packed(tmp_path):
     assert all("is cut off" in line for line in files["skipped"])
 
 
+def test_a_clip_that_is_cut_off_is_packed_as_far_as_it_goes_and_named(tmp_path):
+    pytest.importorskip("av")
+    from edge_restore.demo.clip import write_clip
+
+    noise = np.random.default_rng(0).integers(0, 256, (60, 200, 300, 3), dtype=np.uint8)
+    clip = tmp_path / "clip.mkv"
+    write_clip(clip, list(noise), 30, crf=40)
+    for part, named in ((1.0, False), (0.6, True)):
+        clip.write_bytes(clip.read_bytes()[: int(clip.stat().st_size * part)])
+        files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
+        assert files["train"] == ["clip.mkv"]
+        assert any("clip.mkv (its end: only " in line for line in files["skipped"]) is named
+
+
 def test_a_photo_in_both_splits_is_a_warning(tmp_path, capsys):
     draw(tmp_path / "a.png", 1)
     draw(tmp_path / "b.bmp", 1)
