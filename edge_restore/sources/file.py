@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -52,7 +53,8 @@ class FileSource:
         self.path = path
         self.warnings: list[str] = []
         self._max_frames = max_frames
-        self._damaged_packets = self._damaged_frames = 0
+        self._damaged_frames = 0
+        self._damaged_packets: list[float] = []  # their times in seconds
         self._open = ExitStack()
         self.info = self._probe()
 
@@ -78,7 +80,8 @@ class FileSource:
             yield Frame(pixels, index, pts, self.info.time_base, clock)
             index += 1
             if index == self._max_frames:
-                self._report_damage()
+                # The decoder has read ahead: damage after the last frame that was asked for.
+                self._report_damage(until=float(pts * self.info.time_base))
                 return
             clock = StageClock()
             clock.begin("decode")
@@ -118,7 +121,8 @@ class FileSource:
         stream.thread_type = "AUTO"
         timeline = Timeline(container, stream, self.path)
         times = FrameTimes(container, stream)
-        self._damaged_packets = self._damaged_frames = 0
+        self._damaged_frames = 0
+        self._damaged_packets.clear()
         # The sound's packets are not decoded; the timeline is the same with them for all readers.
         packets = container.demux([stream, *container.streams.audio])
         while True:
@@ -132,23 +136,29 @@ class FileSource:
             timeline.correct(packet)
             # A transport stream's packets are called corrupt also where recordings were joined.
             corrupt = packet.is_corrupt and container.format.name != "mpegts"
-            self._damaged_packets += corrupt
+            if corrupt:
+                self._note_damage(packet)
             if packet.stream is not stream:
                 continue
             try:
                 pictures: list[VideoFrame] = packet.decode()
             except av.FFmpegError:
-                self._damaged_packets += not corrupt
+                if not corrupt:
+                    self._note_damage(packet)
                 continue
             for picture in pictures:
                 self._damaged_frames += picture.is_corrupt
                 yield picture, times.of(picture)
 
-    def _report_damage(self) -> None:
-        if self._damaged_packets:
+    def _note_damage(self, packet: Packet[Any]) -> None:
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        self._damaged_packets.append(0.0 if stamp is None else float(stamp * packet.time_base))
+
+    def _report_damage(self, until: float = math.inf) -> None:
+        packets = sum(time <= until for time in self._damaged_packets)
+        if packets:
             self.warnings.append(
-                f"'{self.path}' has {self._damaged_packets} damaged packets; "
-                "what needs them is missing or wrong"
+                f"'{self.path}' has {packets} damaged packets; what needs them is missing or wrong"
             )
         if self._damaged_frames:
             self.warnings.append(
