@@ -97,6 +97,8 @@ class OnnxKind(Kind):
         return Attack("edge-restore", command, fed, judge, outputs=("o.mp4",))
 
     def _judge(self, outcome: Outcome, form: str, program: str, refuse: str) -> Verdict:
+        if program == "layers" and "data" in refuse:
+            return EQUAL, "only listed"
         if refuse:
             return SILENT, refuse
         if program == "layers":

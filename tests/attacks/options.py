@@ -36,7 +36,8 @@ class Command:
     """A sound command line: words, of which ``{name}`` is replaced.
 
     Attributes:
-        inputs: files of the corpus by their name in the case's folder.
+        inputs: files of the corpus by their name in the case's folder: what it reads.
+        beside: more of them, which it may be told to read though it cannot.
         values: by name: the sound value, and bad ones.
         outs: by name: the suffix of an output; "/" for a folder.
     """
@@ -46,6 +47,7 @@ class Command:
     inputs: tuple[str, ...]
     values: dict[str, tuple[str, tuple[str, ...]]]
     outs: dict[str, str]
+    beside: tuple[str, ...] = ()
 
 
 _MODEL = ("small.onnx", "small.card.json")
@@ -62,7 +64,7 @@ COMMANDS = (
         "edge-restore",
         ("run", "{source}", "--out", "{out}", "--report", "{report}", "--max-frames", "{frames}",
          *_RESTORER),
-        ("in.mkv", "pairs.png", *_MODEL),
+        ("in.mkv", *_MODEL),
         {"source": ("in.mkv", ("nope.mkv", "small.onnx", "", "rtsp:/x", "folder")),
          "frames": ("2", _COUNT), **_RESTORER_VALUES},
         {"out": ".mp4", "report": ".json"},
@@ -71,10 +73,11 @@ COMMANDS = (
         "edge-restore",
         ("evaluate", "--blurred", "{blurred}", "--sharp", "pairs.png", "--csv", "{csv}", "--sheet",
          "{sheet}", "--save", "{save}", "--protocol", "{protocol}", *_RESTORER),
-        ("pairs.png", "in.mkv", *_MODEL),
+        ("pairs.png", *_MODEL),
         {"blurred": ("pairs.png", ("nope.png", "in.mkv", "small.onnx", "folder")),
          "protocol": ("mprnet", _NO_WORD), **_RESTORER_VALUES},
         {"csv": ".csv", "sheet": ".png", "save": "/"},
+        ("in.mkv",),
     ),
     Command(
         "edge-restore", ("engines", "--cache", "{cache}", "--prune", "--limit", "{limit}"), (),
@@ -110,10 +113,11 @@ COMMANDS = (
     Command(
         "calibration",
         ("collect", "{source}", "--out", "{out}", "--count", "{count}", "--size", "{size}"),
-        ("in.mkv", "small.onnx"),
+        ("in.mkv",),
         {"source": ("in.mkv", ("nope.mkv", "small.onnx", "", "folder")),
          "count": ("4", ("3", *_COUNT)), "size": ("16x16", _NO_SIZE)},
         {"out": ".npz"},
+        ("small.onnx",),
     ),
     Command(
         "calibration",
@@ -173,7 +177,7 @@ COMMANDS = (
         "export",
         ("{network}", "--weights", "nope.safetensors", "--out", "{out}", "--size", "{size}",
          "--opset", "{opset}"),
-        ("small.onnx",),
+        (),
         {"network": ("lmfn", _NO_WORD), "size": ("16x16", _NO_SIZE),
          "opset": ("20", ("0", "-1", "99", *_NO_NUMBER))},
         {"out": ".onnx"},
@@ -224,7 +228,7 @@ class OptionsKind(Kind):
 
     def _inputs(self, command: Command, work: Path) -> None:
         (work / "folder").mkdir()
-        for name in command.inputs:
+        for name in (*command.inputs, *command.beside):
             source = self.corpus / name
             if source.is_dir():
                 (work / name).mkdir()
@@ -261,6 +265,8 @@ class OptionsKind(Kind):
             lacking = [out for out in outs if out and not (outcome.work / out).exists()]
             return (SILENT, f"'{lacking[0]}' was not written") if lacking else (EQUAL, "")
 
+        if outs and outs[0].startswith("missing/"):
+            cards.append("missing")  # a folder is made with its parents
         outputs = tuple(os.path.normpath(out) for out in (*outs, *cards) if out)
         return Attack(command.program, words, fed, judge, outputs=outputs, codes=(1,))
 

@@ -3,9 +3,9 @@
 What each command makes of a picture is compared with what it made of the sound one: the scores, the
 pack, the set of frames, the pair. Silently wrong is another result where
 
-- bytes are missing at the end or in the middle,
+- bytes are missing at the end, or in the middle of a file whose header says how many there are,
 - the file is a PNG, whose checksums cover everything,
-- Pillow refuses to read the file to its end, or
+- Pillow refuses to read the file to its end, or libjpeg says that it is corrupt, or
 - a picture of a folder was left out and its name was not said.
 
 A flipped bit in an entropy-coded or plain picture that Pillow reads too is another picture.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import struct
 import zlib
@@ -93,7 +94,8 @@ class PictureKind(Kind):
             return attack
         whole = self.content[name]
         data, fed = _damage(name, whole, rng)
-        lost = len(data) < len(whole)
+        # Within a JPEG nothing says how long it is; its decoder notices, or nobody does.
+        lost = len(data) < len(whole) and not (name.endswith(".jpg") and data.endswith(whole[-2:]))
         attack = self._command(work, name, data, command, f"{name}: {fed}")
         attack.judge = lambda outcome: self._judge(outcome, name, command, lost)
         return attack
@@ -137,7 +139,7 @@ class PictureKind(Kind):
         if name.endswith(".png"):
             return SILENT, "the checksums are wrong, and the result is another"
         if problem := _refused(outcome.work / "pictures" / name):
-            return SILENT, f"Pillow refuses the file: {problem}"
+            return SILENT, problem
         return CHANGED, ""
 
 
@@ -174,8 +176,22 @@ def _refused(path: Path) -> str:
         with Image.open(path) as picture:
             picture.load()
     except Exception as error:  # it raises many kinds
-        return f"{type(error).__name__}: {error}"[:100]
-    return ""
+        return f"Pillow refuses the file: {type(error).__name__}: {error}"[:100]
+    return _jpeg_complaint(path) if path.suffix == ".jpg" else ""
+
+
+def _jpeg_complaint(path: Path) -> str:
+    """What libjpeg writes to standard error."""
+    import tempfile
+
+    import cv2
+
+    with tempfile.TemporaryFile(dir=path.parent.parent.parent / "tmp") as said:
+        os.dup2(said.fileno(), 2)
+        cv2.imread(str(path))
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    return text.strip()[:100] if "orrupt" in text or "remature" in text else ""
 
 
 def _damage(name: str, data: bytes, rng: random.Random) -> mutate.Damage:
