@@ -81,7 +81,8 @@ def _photos(
     validation: set[str], longest: int, longest_clip: int, frames: int, neighbours: bool,
     smallest: int,
 ) -> None:  # fmt: skip
-    paths = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
+    # A dangling link is taken, too: it is named among what was skipped.
+    paths = sorted(p for folder in folders for p in folder.rglob("*") if not p.is_dir())
     paths = [p for p in paths if p.suffix.lower() in PHOTOS | CLIPS]
     missing = (exclude | validation) - {p.name for p in paths}
     if missing:
@@ -95,7 +96,7 @@ def _photos(
             files["skipped"].append(f"{path.name} (excluded)")
             continue
         pictures: list[tuple[Picture, Place | None]]
-        if path.suffix.lower() in CLIPS:
+        if path.suffix.lower() in CLIPS and path.is_file():
             clip = f"{number} {path.name}"
             shots, read, total = _frames(path, frames, neighbours)
             pictures = [(reduce(shot, longest_clip), Place(clip, index)) for index, shot in shots]

@@ -1,5 +1,8 @@
 """Packs: what goes in comes out; what cannot be used is named."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -225,3 +228,15 @@ def test_damaged_packs_are_refused(tmp_path, pack_file):
     for path in paths:
         with pytest.raises(DataError, match="is not a training pack"):
             packs.load(path)
+
+
+@pytest.mark.parametrize("name", ["gone.png", "gone.mp4", "pipe.png", "pipe.mp4"])
+def test_what_is_no_plain_file_is_named_among_the_skipped(photos, tmp_path, name):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    if name.startswith("pipe"):
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("nowhere")
+    files = packing.make([folder], tmp_path / "p.npz", exclude=set(), validation={"photo2.png"})
+    assert [entry.partition(" (")[0] for entry in files["skipped"]] == [name]
