@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,10 +86,10 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     from edge_restore.bench import page, tables
     from edge_restore.files import write_text
 
-    if options.samples < 0 or options.seconds <= 0:
+    if not 0 <= options.samples < 2**31 or not 0 < options.seconds < math.inf:
         raise OptionError(
             f"--samples is {options.samples}, --seconds {options.seconds:g}",
-            expected="a positive number of each",
+            expected="a positive, finite number of each",
             mend="leave both out for 64 frames, or as many as fit into a minute",
         )
     _check_outputs(options, model_inputs(options))

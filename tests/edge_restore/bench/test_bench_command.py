@@ -227,3 +227,9 @@ def test_labels_of_points_that_lie_together_do_not() -> None:
     heights = [float(y) for y in re.findall(r'y="([\d.]+)">p\d</text>', drawn)]
     assert len(heights) == 3
     assert all(b - a >= 13 for a, b in itertools.pairwise(sorted(heights)))
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-inf", "0"])
+def test_seconds_that_are_no_finite_time_are_refused(seconds, capsys):
+    assert cli.main(["bench", "--sizes", "16x16", f"--seconds={seconds}"]) == 2
+    assert "a positive, finite number" in capsys.readouterr().err
