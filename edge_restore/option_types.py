@@ -1,0 +1,50 @@
+"""Types of command-line options that are numbers within a range, for argparse's ``type=``.
+
+What is out of range is refused while the command line is read, before any work, like a word where a
+number is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+    """The type of an integer from `minimum` to `maximum`, both included."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also for more digits than Python converts
+            value = minimum - 1
+        if not minimum <= value <= maximum:
+            limit = (
+                f"from {minimum} to {maximum}" if maximum < 2**31 - 1 else f"of {minimum} or more"
+            )
+            raise argparse.ArgumentTypeError(f"'{text:.40}' is not an integer {limit}")
+        return value
+
+    return parse
+
+
+def number(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
+    """The type of a number from `minimum` to `maximum`, both included; never "nan".
+
+    Infinity is taken where `maximum` is infinite.
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value <= maximum:  # false for nan
+            limit = f"of {minimum:g} or more" if maximum == math.inf else (
+                f"from {minimum:g} to {maximum:g}"
+            )  # fmt: skip
+            raise argparse.ArgumentTypeError(f"'{text:.40}' is not a number {limit}")
+        return value
+
+    return parse
