@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from edge_restore import limits, padding, tiles
-from edge_restore.backends import memory
+from edge_restore.backends import finiteness, memory
 from edge_restore.cards import ModelCard
-from edge_restore.errors import BackendError, InternalError, OptionError
+from edge_restore.errors import BackendError, InternalError, ModelError, OptionError
 from edge_restore.frames import Frame, Pixels
+from edge_restore.model import Model
 
 UnitImage = np.ndarray[Any, np.dtype[np.float32]]
 """float32 (height, width, 3) in [0, 1]."""
@@ -41,6 +42,7 @@ class CpuRestorer(ABC):
     precision: str
     model: Path
     card: ModelCard
+    _loaded: Model
     in_flight = 1
 
     def __init__(self, threads: int | None, memory_budget: int | None) -> None:
@@ -54,21 +56,24 @@ class CpuRestorer(ABC):
         self._greatest_area = memory.greatest_area(memory_budget)
         self._grid: tiles.TileGrid | None = None
         self._restored: list[Frame] = []
+        self._doing = ""
+        """What is being restored, for messages."""
 
     @abstractmethod
     def _prepare(self, height: int, width: int) -> None:
         """Make ready for images of this size; called by `open` with a tile's."""
 
     @abstractmethod
-    def _graph(self, image: Image) -> Image:
-        """The graph's own output for an image of the prepared size."""
+    def _graph(self, image: Image) -> tuple[Image, float]:
+        """The graph's own output for an image of the prepared size, and `finiteness.SUM`."""
 
     def open(self, height: int, width: int) -> None:
         """Make ready for frames of this size, and run once so that the first frame finds the
         memory allocated.
 
         Raises:
-            BackendError: the model cannot run here at this size.
+            BackendError: the model cannot run here at this size, or gives what is not finite.
+            ModelError: it gives frames of another size.
             OptionError: the memory budget is too small for any tile of the frame.
         """
         multiple = self.card.multiple
@@ -77,13 +82,20 @@ class CpuRestorer(ABC):
         self._grid = tiles.plan(*padded, self._greatest_area, multiple)
         self._restored.clear()
         self._prepare(self._grid.tile_height, self._grid.tile_width)
-        self._infer(np.zeros((self._grid.tile_height, self._grid.tile_width, 3), np.uint8))
+        self._doing = "a black frame"
+        self._try(self._grid.tile_height, self._grid.tile_width)
+        self._doing = "an image"
 
     def submit(self, frame: Frame) -> None:
-        """Restore a frame of the opened size."""
+        """Restore a frame of the opened size.
+
+        Raises:
+            BackendError: the network's output is not finite; names the frame and the layer.
+        """
         if self._grid is None:
             raise InternalError("a frame was submitted to a restorer that is not open")
         frame.clock.begin("restore")
+        self._doing = f"frame {frame.index}"
         height, width = frame.size
         padded = padding.pad_to_multiple(frame.pixels, self.card.multiple)
         restored = tiles.restore(padded, self._grid, self._infer)
@@ -161,10 +173,22 @@ class CpuRestorer(ABC):
         """uint8 (height, width, 3) as the graph takes it."""
         return pixels[None] if self.card.form == "camera" else to_unit_range(pixels)
 
+    def _try(self, height: int, width: int) -> None:
+        """Run once on black, and make sure that the output has the input's size."""
+        image = np.zeros((height, width, 3), np.uint8)
+        given, taken = self._run(image).shape, self._image(image).shape
+        if given != taken:
+            raise ModelError(
+                f"'{self.model}' gives {list(given)} for {list(taken)} ({self.card.input.layout})",
+                expected="a frame of the same size and channels, restored",
+                mend="use a model that restores; one that enlarges is not run here",
+            )
+
     def _run(self, pixels: Pixels) -> Image:
         """The graph's own output for uint8 (height, width, 3) of the padded size."""
+        image = self._image(pixels)
         try:
-            return self._graph(self._image(pixels))
+            restored, total = self._graph(image)
         except Exception as error:  # the libraries' exceptions have no common base of their own
             height, width = pixels.shape[:2]
             raise BackendError(
@@ -172,6 +196,23 @@ class CpuRestorer(ABC):
                 expected="a model for this size, and memory for it",
                 mend="give a smaller memory budget, so that the frame is restored in tiles",
             ) from error
+        if not np.isfinite(total):
+            raise self._not_finite(image)
+        return restored
+
+    def _not_finite(self, image: Image) -> BackendError:
+        """The error for an image whose restored one holds NaN or infinity."""
+        layer = finiteness.first_layer(self._loaded, {self.card.input.name: image})
+        where = (
+            f"the first layer whose output is not is '{layer.name}' ({layer.operator})"
+            if layer is not None
+            else f"no layer's output is in ONNX Runtime, only in {self.name} ({self.precision})"
+        )
+        return BackendError(
+            f"the output of '{self.model}' for {self._doing} is not finite: {where}",
+            expected="finite numbers",
+            mend="use another model or backend; after a training, an earlier checkpoint",
+        )
 
 
 def to_unit_range(pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from edge_restore import optional
+from edge_restore.backends import finiteness
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
 from edge_restore.errors import BackendError, ModelError
 from edge_restore.model import Model
@@ -48,9 +49,10 @@ class OnnxRuntimeRestorer(CpuRestorer):
     def _prepare(self, height: int, width: int) -> None:
         """A session takes every size."""
 
-    def _graph(self, image: Image) -> Image:
-        (restored,) = self._session.run([self.card.output.name], {self.card.input.name: image})
-        return restored  # type: ignore[no-any-return]
+    def _graph(self, image: Image) -> tuple[Image, float]:
+        outputs = [self.card.output.name, finiteness.SUM]
+        restored, total = self._session.run(outputs, {self.card.input.name: image})
+        return restored, float(total)
 
 
 def description() -> str:
@@ -78,7 +80,9 @@ def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Model
     for path in models:
         model = Model.read(path)
         try:
-            session = ort.InferenceSession(model.content, options, ["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                finiteness.watched(model), options, ["CPUExecutionProvider"]
+            )
         except no_operator as error:
             lacking.append(f"{path.name}: {first_line(error)}")
             continue

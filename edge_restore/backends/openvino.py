@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from edge_restore import optional
+from edge_restore.backends import finiteness
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
 from edge_restore.errors import BackendError, InternalError
 from edge_restore.frames import Pixels
@@ -123,16 +124,16 @@ class OpenVinoRestorer(CpuRestorer):
 
         return ask, lambda: self._thread.submit(request.wait).result()
 
-    def _graph(self, image: Image) -> Image:
+    def _graph(self, image: Image) -> tuple[Image, float]:
         if self._prepared is None:
             raise InternalError("the network was not prepared")
         return self._thread.submit(self._infer_in_thread, image).result()
 
-    def _infer_in_thread(self, image: Image) -> Image:
+    def _infer_in_thread(self, image: Image) -> tuple[Image, float]:
         (request,) = self._requests
         results = request.infer({0: np.ascontiguousarray(image)}, share_inputs=True)
         # A copy: the request writes its output into the same memory every time.
-        return np.array(results[0])
+        return np.array(results[0]), float(results[1])
 
 
 def _free(thread: ThreadPoolExecutor, requests: list[Any]) -> None:
@@ -240,7 +241,7 @@ def _first_that_reads(core: Any, models: Sequence[Path]) -> tuple[Model, Any]:
     for path in models:
         model = Model.read(path)
         try:
-            return model, core.read_model(io.BytesIO(model.content))
+            return model, core.read_model(io.BytesIO(finiteness.watched(model)))
         except Exception as error:  # see CpuRestorer._run
             lacking.append(f"{path.name}: {first_line(error)}")
     raise BackendError(

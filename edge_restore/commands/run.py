@@ -89,17 +89,17 @@ def run(options: argparse.Namespace) -> int:
             restorer=restorer,
         )
         damaged = bool(source.warnings)
-    _warn([warning for warning in result.warnings if warning not in said])
     unwritten = _write_report(report, options.report) if options.report else None
+    _warn([warning for warning in result.warnings if warning not in said])
     if result.failure is not None:
         print(
             f"edge-restore: error: the run ended early at frame {result.failure.frame}: "
-            f"{result.failure.error}",
+            f"{shown_lines(str(result.failure.error))}",
             file=sys.stderr,
         )
     print(_outcome(options.out, result), file=sys.stderr)
     if unwritten is not None:
-        print(f"edge-restore: error: {unwritten}", file=sys.stderr)
+        print(f"edge-restore: error: {shown_lines(str(unwritten))}", file=sys.stderr)
     if options.json:
         print_json(report.to_json())
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_restore import optional
 from edge_restore.errors import SourceError
-from edge_restore.sources.iso_boxes import truncation
+from edge_restore.sources.truncation import truncation
 
 if TYPE_CHECKING:
     from av import VideoStream

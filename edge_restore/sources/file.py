@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,10 +15,11 @@ from edge_restore.errors import OptionError, SourceError
 from edge_restore.frames import Frame, StageClock
 from edge_restore.sources import colour
 from edge_restore.sources.container import open_container, video_stream
+from edge_restore.sources.container_damage import damaged_places
 from edge_restore.sources.interlacing import check_progressive
-from edge_restore.sources.iso_boxes import truncation
 from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
 from edge_restore.sources.timeline import FrameTimes, Timeline
+from edge_restore.sources.truncation import truncation
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -51,6 +53,8 @@ class FileSource:
         self.path = path
         self.warnings: list[str] = []
         self._max_frames = max_frames
+        self._damaged_frames = 0
+        self._damaged_packets: list[float] = []  # their times in seconds
         self._open = ExitStack()
         self.info = self._probe()
 
@@ -76,9 +80,17 @@ class FileSource:
             yield Frame(pixels, index, pts, self.info.time_base, clock)
             index += 1
             if index == self._max_frames:
+                # The decoder has read ahead: damage after the last frame that was asked for.
+                self._report_damage(until=float(pts * self.info.time_base))
                 return
             clock = StageClock()
             clock.begin("decode")
+        self._report_damage()
+        if places := damaged_places(self.path):
+            self.warnings.append(
+                f"'{self.path}' is damaged at {places} place(s) or more; "
+                "frames may be missing there"
+            )
         if cut := truncation(self.path):
             self.warnings.append(
                 f"'{self.path}' was cut off: {cut}; it ends after the {index} frames that are left"
@@ -109,7 +121,8 @@ class FileSource:
         stream.thread_type = "AUTO"
         timeline = Timeline(container, stream, self.path)
         times = FrameTimes(container, stream)
-        damaged = 0
+        self._damaged_frames = 0
+        self._damaged_packets.clear()
         # The sound's packets are not decoded; the timeline is the same with them for all readers.
         packets = container.demux([stream, *container.streams.audio])
         while True:
@@ -121,18 +134,36 @@ class FileSource:
                 self.warnings.append(f"'{self.path}' cannot be read to its end: {error.strerror}")
                 break
             timeline.correct(packet)
+            # A transport stream's packets are called corrupt also where recordings were joined.
+            corrupt = packet.is_corrupt and container.format.name != "mpegts"
+            if corrupt:
+                self._note_damage(packet)
             if packet.stream is not stream:
                 continue
             try:
                 pictures: list[VideoFrame] = packet.decode()
             except av.FFmpegError:
-                damaged += 1
+                if not corrupt:
+                    self._note_damage(packet)
                 continue
             for picture in pictures:
+                self._damaged_frames += picture.is_corrupt
                 yield picture, times.of(picture)
-        if damaged:
+
+    def _note_damage(self, packet: Packet[Any]) -> None:
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        self._damaged_packets.append(0.0 if stamp is None else float(stamp * packet.time_base))
+
+    def _report_damage(self, until: float = math.inf) -> None:
+        packets = sum(time <= until for time in self._damaged_packets)
+        if packets:
             self.warnings.append(
-                f"'{self.path}' has {damaged} damaged packets; frames that need them are missing"
+                f"'{self.path}' has {packets} damaged packets; what needs them is missing or wrong"
+            )
+        if self._damaged_frames:
+            self.warnings.append(
+                f"'{self.path}' has {self._damaged_frames} damaged frames: what could not be "
+                "decoded of them is made up from others"
             )
 
     def _probe(self) -> StreamInfo:

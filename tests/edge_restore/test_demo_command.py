@@ -126,7 +126,7 @@ def test_output_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "file").touch()
     model = write_model(tmp_path)
     assert main(["demo", "--out", str(tmp_path / "file"), "--model", str(model)]) == 2
-    assert "cannot be created" in capsys.readouterr().err
+    assert "is a plain file" in capsys.readouterr().err
 
 
 def test_clip_keeps_nearly_everything(tmp_path: Path) -> None:
@@ -143,3 +143,20 @@ def test_clip_keeps_nearly_everything(tmp_path: Path) -> None:
         assert (video.codec_context.colorspace, video.codec_context.color_range) == (1, 1)
         assert video.codec_context.pix_fmt == "yuv420p"
     assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
+
+
+def test_a_report_that_cannot_be_written_costs_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = LatencyReport.write
+
+    def into_a_lost_folder(self: LatencyReport, path: Path) -> None:
+        write(self, path.parent / "gone" / path.name)
+
+    monkeypatch.setattr(LatencyReport, "write", into_a_lost_folder)
+    assert main(["demo", "--out", str(tmp_path), "--frames", "4", "--size", "96x64"]) == 2
+    assert "report.json' cannot be written" in capsys.readouterr().err
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "report.html", "before_after.mp4", "contact_sheet.png", "blurred.mp4", "restored.mp4",
+    }  # fmt: skip

@@ -50,6 +50,31 @@ def frame_count(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "flv"])
+def test_a_source_that_was_cut_off_is_restored_so_far_with_exit_code_2(
+    suffix: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tmp_path / f"whole.{suffix}"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("flv1" if suffix == "flv" else "mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(50):
+            picture = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    cut, out = tmp_path / f"cut.{suffix}", tmp_path / "out.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3 - 1])
+    assert main(["run", str(cut), "--out", str(out), "--model", str(model)]) == 2
+    assert 2 < frame_count(out) < 25
+    printed = capsys.readouterr()
+    assert "was cut off" in printed.err
+    assert "wrote" in printed.err
+    few = ["run", str(cut), "--out", str(out), "--model", str(model), "--max-frames", "3"]
+    assert main(few) == 0
+    assert frame_count(out) == 3
+
+
 def test_restores_a_clip(
     clip: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
