@@ -26,6 +26,12 @@ _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 120
 _AAC_BITS_PER_CHANNEL = 80_000
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
+# QuickTime numbers languages; FFmpeg knows them by these codes alone and drops any other.
+_QUICKTIME_LANGUAGES = {
+    "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve",
+    "fre": "fra",
+}  # fmt: skip
+
 Mux = Callable[["Packet[Any]"], None]
 
 
@@ -52,7 +58,7 @@ class CopiedTrack:
         self._stream = stream
         self._format = output.format.name
         self._copy = output.add_stream_from_template(stream)
-        self._copy.metadata.update(stream.metadata)
+        self._copy.metadata.update(_tags(stream, output))
         self._copy.disposition = stream.disposition
         self._mux = mux
         self._written: int | None = None
@@ -183,7 +189,7 @@ class AacTrack:
             bit_rate=_AAC_BITS_PER_CHANNEL * (channels if layout != "stereo" else 2),
             layout=layout,
         )
-        self._track.metadata.update(stream.metadata)
+        self._track.metadata.update(_tags(stream, output))
         self._track.disposition = stream.disposition
         self._decoder: Any = stream.codec_context
         self._mux = mux
@@ -221,7 +227,7 @@ class TextTrack:
         self._track: Any = output.add_stream("mov_text")
         self._track.codec_context.subtitle_header = subtitles.HEADER
         self._track.time_base = stream.time_base
-        self._track.metadata.update(stream.metadata)
+        self._track.metadata.update(_tags(stream, output))
         self._track.disposition = stream.disposition
         self._mux = mux
         self._written: int | None = None
@@ -438,6 +444,14 @@ def _aac_takes(layout: str) -> bool:
     except (av.FFmpegError, ValueError):
         return False
     return True
+
+
+def _tags(stream: Stream, output: OutputContainer) -> dict[str, str]:
+    """The track's tags, with its language as the output's container names it."""
+    tags = dict(stream.metadata)
+    if output.format.name == "mov" and "language" in tags:
+        tags["language"] = _QUICKTIME_LANGUAGES.get(tags["language"], tags["language"])
+    return tags
 
 
 def _codec(stream: Stream) -> str:
