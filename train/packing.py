@@ -95,6 +95,9 @@ def _photos(
         if path.name in exclude:
             files["skipped"].append(f"{path.name} (excluded)")
             continue
+        if path.suffix.lower() in CLIPS and not path.is_file():
+            files["skipped"].append(f"{path.name} (no plain file)")
+            continue
         pictures: list[tuple[Picture, Place | None]]
         if path.suffix.lower() in CLIPS and path.is_file():
             clip = f"{number} {path.name}"

@@ -87,6 +87,19 @@ def test_a_photo_that_is_cut_off_is_named_and_not_packed(tmp_path):
     assert all("is cut off" in line for line in files["skipped"])
 
 
+def test_links_to_nowhere_and_pipes_are_named_and_not_waited_for(tmp_path):
+    draw(tmp_path / "good.png", 1)
+    for name in ("link.jpg", "link.mp4"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    for name in ("pipe.png", "pipe.mp4"):
+        os.mkfifo(tmp_path / name)
+    files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
+    assert files["skipped"] == [
+        "link.jpg (does not exist)", "link.mp4 (no plain file)",
+        "pipe.mp4 (no plain file)", "pipe.png (is a pipe)",
+    ]  # fmt: skip
+
+
 def test_a_clip_that_is_cut_off_is_packed_as_far_as_it_goes_and_named(tmp_path):
     pytest.importorskip("av")
     from edge_restore.demo.clip import write_clip
