@@ -90,7 +90,8 @@ def write_text(path: str | Path, text: str, *, mode: int | None = None) -> None:
     """
     check_writable(path)
     with atomic_path(path, durable=True, mode=mode) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Undecodable bytes of names become escapes, which in JSON are JSON's.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def is_temporary(name: str) -> bool:

@@ -61,8 +61,20 @@ def default_folder() -> Path:
     """``$XDG_CACHE_HOME/edge-restore/engines``, by default below ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The specification says that a relative path is to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    root = Path(base) if os.path.isabs(base) else _home() / ".cache"
     return root / "edge-restore" / "engines"
+
+
+def _home() -> Path:
+    """The user's home; one below /tmp for a user whom the system does not know, as in containers.
+
+    What is loaded from there is checked as everywhere: a folder that others can write is refused.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and no entry among the users
+        home = Path()
+    return home if home.is_absolute() else Path("/tmp", f"edge-restore-{os.getuid()}")
 
 
 def key(parts: Mapping[str, Any]) -> str:

@@ -326,3 +326,25 @@ def test_errors_become_codes(capsys: pytest.CaptureFixture[str]) -> None:
         assert message in capsys.readouterr().err
     assert process.run("p", lambda: None, kept="") == 0
     assert process.run("p", lambda: 1, kept="") == 1
+
+
+@pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent"])
+def test_user_whom_the_system_does_not_know(home: str | None) -> None:
+    """As `docker run --user 12345`: no home, no entry among the users, no folder to write to."""
+    unshare = ["unshare", "--user", "--map-user=12345"]
+    try:
+        if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("no user namespaces here")
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": "/nonexistent"}
+    for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    if home is not None:
+        environment["HOME"] = home
+    for command in ("engines", "models"):
+        result = subprocess.run(
+            [*unshare, sys.executable, "-m", "edge_restore", command], capture_output=True,
+            text=True, env=environment, check=False, timeout=120, cwd="/",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr

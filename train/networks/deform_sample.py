@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from edge_restore import process
+from edge_restore.engine.cache import default_folder
 
 _SOURCE = Path(__file__).with_suffix(".c")
 # -fno-math-errno and friends let the channel sums be vectorised; NaN coordinates stay defined
@@ -76,7 +77,7 @@ def _compiled() -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if os.environ.get("EDGE_RESTORE_NO_C") or compiler is None:
         return None
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-restore"
+    folder = default_folder().parent
     # -march=native: a cache folder shared between machines must not serve another chip's code.
     chip = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = next((line for line in chip.splitlines() if line.startswith("flags")), "")
