@@ -19,6 +19,8 @@ from edge_restore.shown import shown
 METHOD = "mse"
 """Of choosing ranges, unless told otherwise."""
 
+_SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.png", "scales.json")
+
 EPILOG = """\
 from footage to an INT8 model (docs/int8.md):
   python -m calibration collect FOOTAGE.mp4 --out frames.npz
@@ -34,10 +36,11 @@ and the form that an engine is built from:
 def _collect(args: argparse.Namespace) -> int:
     from calibration.calibration_set import FEWEST
     from calibration.collector import collect
-    from edge_restore.files import check_writable
+    from edge_restore.images import SUFFIXES
+    from edge_restore.outputs import InputFolder, check_outputs
     from edge_restore.report import cells
 
-    check_writable(args.out)
+    check_outputs([("--out", args.out)], [("SOURCE", InputFolder(Path(args.source), SUFFIXES))])
     if args.count < FEWEST:
         raise OptionError(
             f"--count is {args.count}",
@@ -93,8 +96,8 @@ def _quantise(args: argparse.Namespace) -> None:
     from calibration import layers, quantiser, ranges
     from calibration.calibration_set import CalibrationSet
     from calibration.scales import Scales
-    from edge_restore.cards import check_model_output
-    from edge_restore.files import check_writable
+    from edge_restore.cards import card_path, check_model_output
+    from edge_restore.outputs import check_outputs, with_cards
 
     if (args.frames is None) == (args.scales is None):
         raise OptionError(
@@ -120,9 +123,20 @@ def _quantise(args: argparse.Namespace) -> None:
             mend="add --method percentile, or leave --percentile out",
         )
     check_model_output(args.out)
-    if args.scales_out:
-        check_writable(args.scales_out)
-    model, card = quantiser.load(_model(args.model))
+    given_model = _model(args.model)
+    check_outputs(
+        [
+            ("--out", args.out),
+            ("the card of --out", card_path(args.out)),
+            ("--scales-out", args.scales_out),
+        ],
+        [
+            *with_cards("MODEL", [given_model]),
+            ("--frames", args.frames),
+            ("--scales", args.scales),
+        ],
+    )
+    model, card = quantiser.load(given_model)
     if args.scales:
         scales = Scales.read(args.scales)
     else:
@@ -148,8 +162,20 @@ def _sensitivity(args: argparse.Namespace) -> int:
     from calibration import crops, frontier_plot, quantiser, sensitivity
     from calibration.calibration_set import CalibrationSet
     from edge_restore.files import make_folder
+    from edge_restore.outputs import check_outputs, with_cards
+    from edge_restore.pairs import as_inputs, find_pairs
 
-    model, card = quantiser.load(_model(args.model))
+    given_model = _model(args.model)
+    check_outputs(
+        [("--out:", args.out / name) for name in _SENSITIVITY_FILES],
+        [
+            *with_cards("MODEL", [given_model]),
+            ("--frames", args.frames),
+            *as_inputs(find_pairs(args.pairs)),
+        ],
+        folders=[("--out", args.out)],
+    )
+    model, card = quantiser.load(given_model)
     frames = CalibrationSet.load(args.frames)
     pictures = crops.read(args.pairs, args.images, args.crop)
     folder = make_folder(args.out)
@@ -183,11 +209,25 @@ def _sensitivity(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from calibration import checker, gate
+    from edge_restore.cards import card_path
+    from edge_restore.outputs import check_outputs, with_cards
+    from edge_restore.pairs import as_inputs, find_pairs
 
+    reference = _model(args.reference)
+    check_outputs(
+        [("the card of MODEL", card_path(args.model))],
+        [
+            ("MODEL", args.model),
+            *with_cards("--reference", [reference]),
+            ("--fp16", args.fp16),
+            ("--twin", args.twin),
+            *(each for folder in args.pairs for each in as_inputs(find_pairs(folder))),
+        ],
+    )
     with process.stop_on_signal() as stop:
         try:
             verdict = checker.check(
-                args.model, _model(args.reference), args.pairs, fp16=args.fp16, twin=args.twin,
+                args.model, reference, args.pairs, fp16=args.fp16, twin=args.twin,
                 images=args.images, greatest_drop=args.min_psnr, greatest_shift=args.max_shift,
                 stopped=stop.event.is_set,
             )  # fmt: skip
@@ -209,9 +249,15 @@ def _qat(args: argparse.Namespace) -> None:
     from calibration import qat
     from calibration.scales import Scales
     from edge_restore.files import sha256
+    from edge_restore.outputs import check_outputs
     from train import recipe as recipes
     from train import run
 
+    check_outputs(
+        [("--out:", args.out / "scales.json")],
+        [("--scales", args.scales), *run.inputs(args)],
+        folders=[("--out", args.out)],
+    )
     scales = Scales.read(args.scales)
     recipe = recipes.read(args.recipe)
     if recipe.network != scales.network:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edge_restore.errors import DataError
 from edge_restore.files import check_readable, reading
-from edge_restore.images import image_files, images_in
+from edge_restore.images import SUFFIXES, image_files, images_in
 from edge_restore.json_file import read_json, shown
+from edge_restore.outputs import Input, InputFolder
 from edge_restore.plain_file import Kind
 
 BLURRED_FOLDERS = ("blurred", "blur", "input")
@@ -149,6 +150,24 @@ def _matched(blurred: Path, sharp: Path, trajectories: bool) -> list[Pair]:
             mend="rename the files, or remove those without a partner",
         )
     return [Pair(name, left[name], right[name]) for name in sorted(left)]
+
+
+def as_inputs(pairs: Sequence[Pair], *, folders: bool = True) -> list[Input]:
+    """What reading the pairs reads, for `outputs.check_outputs`.
+
+    Args:
+        folders: whether the images were found in their folders, where a new one would be found too.
+    """
+    sides = [side for pair in pairs for side in (pair.blurred, pair.sharp)]
+    whole = {side for side in sides if side.is_dir()}
+    if folders:
+        whole |= {side.parent for side in sides}
+    descriptions = sorted({folder.parent / DESCRIPTION for folder in whole})
+    return [
+        *(("the pairs' images", side) for side in sides if side.is_file()),
+        *(("the pairs' images", InputFolder(folder, SUFFIXES)) for folder in sorted(whole)),
+        *(("the pairs' description", file) for file in descriptions),
+    ]
 
 
 def spread(pairs: Sequence[Pair], count: int | None) -> Sequence[Pair]:

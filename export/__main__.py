@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from edge_restore import command_line, frame_size
-from edge_restore.cards import FORMS, card_path
+from edge_restore.cards import FORMS, card_path, check_model_output
+from edge_restore.outputs import check_outputs, with_cards
 from edge_restore.shown import shown
 
 EPILOG = """\
@@ -84,6 +85,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace, command: str) -> None:
     fixed = size(args.size)
+    check_model_output(args.out)
+    check_outputs(
+        [("--out", args.out), ("the card of --out", card_path(args.out))],
+        with_cards("--weights", [args.weights]),
+    )
     from export import exporter
 
     options = exporter.Options(args.form, fixed, args.deformable, args.opset, args.precision)

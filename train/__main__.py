@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 from edge_restore import command_line, frame_size
+from edge_restore.cards import card_path
 from edge_restore.errors import OptionError
+from edge_restore.outputs import InputFolder, check_outputs, with_cards
 from edge_restore.shown import shown
 
 EPILOG = """\
@@ -37,6 +39,11 @@ def _pack(args: argparse.Namespace) -> None:
             expected="--dataset NAME, whose pairs they are for",
             mend="name folders of photos and clips without --photos",
         )
+    from train.pack import CLIPS, PHOTOS
+
+    folders = [*args.folders, *(args.photos or [])]
+    read = [InputFolder(folder, PHOTOS | CLIPS, below=True) for folder in folders]
+    check_outputs([("--out", args.out)], [("the photos and clips", folder) for folder in read])
     files = packing.make(
         args.folders, args.out, exclude=set(args.exclude), validation=set(args.validation),
         longest=args.longest, longest_clip=args.longest_clip, frames=args.frames,
@@ -62,6 +69,12 @@ def _ablation(args: argparse.Namespace) -> None:
     from train.run import choose_device
 
     table = ablation.read(args.table, str(args.vgg or ""))
+    files = [args.out / row.folder / trainer.CHECKPOINT for row in table.rows]
+    check_outputs(
+        [("--out:", file) for file in (*files, *ablation.output_files(args.out))],
+        [("TABLE", args.table), ("--data", args.data), ("--vgg", args.vgg)],
+        folders=[("--out", args.out)],
+    )
     device = choose_device(args.device)
     with process.stop_on_signal() as stop:
         results = ablation.run(
@@ -76,6 +89,10 @@ def _ablation(args: argparse.Namespace) -> None:
 def _average(args: argparse.Namespace) -> None:
     from train.average import average
 
+    check_outputs(
+        [("--out", args.out), ("the card of --out", card_path(args.out))],
+        [*with_cards("the weights", [args.first, args.second]), ("--data", args.data)],
+    )
     score = average(args.first, args.second, args.share, args.data, args.out, args.command_line)
     print(
         f"{shown(args.out)}: PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
@@ -94,6 +111,7 @@ def _blur(args: argparse.Namespace) -> None:
             mend="give one of them",
         )
     if args.sheet is not None:
+        check_outputs([("--sheet", args.sheet)], [("the picture", args.folder)])
         sheet.make(args.folder, args.sheet, seed=args.seed)
         return
     pairs.make(
@@ -107,6 +125,7 @@ def _networks(args: argparse.Namespace) -> None:
     from train import network_table
 
     if args.costs is not None:
+        check_outputs([("--costs", args.costs)])
         network_table.write_costs(args.costs)
         return
     size = frame_size.parse(args.size, least=1)
@@ -120,6 +139,8 @@ def _networks(args: argparse.Namespace) -> None:
 def _explain(args: argparse.Namespace) -> None:
     from train import explain
 
+    weights = with_cards("--weights", [args.weights])
+    check_outputs([("--out", args.out)], [("IMAGE", args.image), *weights])
     explain.explain(args.image, args.weights, args.out, args.columns)
     print(shown(args.out))
 
@@ -127,6 +148,7 @@ def _explain(args: argparse.Namespace) -> None:
 def _curves(args: argparse.Namespace) -> None:
     from train import curves
 
+    check_outputs([("--out", args.out)], [("the log", log) for log in args.logs])
     curves.write(args.logs, args.out)
     print(shown(args.out))
 

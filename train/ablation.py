@@ -237,8 +237,14 @@ def markdown(ablation: Ablation, results: list[Result], machine: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def output_files(folder: Path) -> tuple[Path, Path]:
+    """Where the table goes, for programs and for people."""
+    return folder / "ablation.json", folder / "ablation.md"
+
+
 def write(ablation: Ablation, results: list[Result], machine: str, folder: Path) -> None:
     """`ablation.json` and `ablation.md` in `folder`."""
     shown = json.dumps(document(ablation, results, machine), indent=2) + "\n"
-    write_text(make_folder(folder) / "ablation.json", shown)
-    write_text(folder / "ablation.md", markdown(ablation, results, machine))
+    document_file, markdown_file = output_files(make_folder(folder))
+    write_text(document_file, shown)
+    write_text(markdown_file, markdown(ablation, results, machine))

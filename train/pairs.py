@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from edge_restore.errors import DataError
-from edge_restore.files import atomic_path
+from edge_restore.files import make_folder, write_text
 from edge_restore.images import ImageError, output_names, read_image, write_png
+from edge_restore.outputs import InputFolder, check_outputs
+from edge_restore.pairs import DESCRIPTION
 from edge_restore.progress import Progress
 from train.pack import PHOTOS
 from train.packing import reduce
@@ -66,8 +68,16 @@ def make(
         )
     made = output_names(path.name for path in names)
     parts = _FOLDERS[task], _TRUTH[task]
+    check_outputs(
+        [
+            ("--out:", out / DESCRIPTION),
+            *(("--out:", out / part / name) for part in parts for name in made.values()),
+        ],
+        [("FOLDER", InputFolder(folder, PHOTOS))],
+        folders=[("--out", out)],
+    )
     for part in parts:
-        (out / part).mkdir(parents=True, exist_ok=True)
+        make_folder(out / part)
     written, unread = 0, []
     with Progress(len(names), f"{task} ({severity})", unit="picture") as progress:
         for index, path in enumerate(names):
@@ -97,8 +107,7 @@ def make(
         "longest": longest,
         **dataclasses.asdict(degradation),
     }  # fmt: skip
-    with atomic_path(out / "pairs.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_text(out / DESCRIPTION, json.dumps(document, indent=1) + "\n")
     print(f"{written} pairs in {out}")
     if unread:
         more = f"\n    and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""

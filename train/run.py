@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from torch import nn
 from edge_restore import limits, process
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import DependencyError, OptionError
-from edge_restore.files import sha256
+from edge_restore.files import check_readable, make_folder, sha256
+from edge_restore.outputs import Input, check_outputs, with_cards
 from train import pack as packs
 from train import recipe as recipes
 from train import trainer, weights
@@ -35,6 +37,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def inputs(args: argparse.Namespace) -> list[Input]:
+    """What the command line names to read; the recipe may name more."""
+    return [
+        ("RECIPE", args.recipe),
+        ("--data", args.data),
+        *(with_cards("--init", [args.init]) if args.init else []),
+    ]
+
+
 def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda _: None) -> None:
     """Train, then write NETWORK.safetensors and its card into the run's folder.
 
@@ -44,7 +55,15 @@ def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda 
         args: of the command line.
         prepare: see `trainer.train`.
     """
+    check_readable(args.recipe, "the recipe")
     recipe = recipes.read(args.recipe)
+    results = args.out / f"{recipe.network}.safetensors"
+    vgg = Path(recipe.loss.vgg_file) if recipe.loss.vgg_file else None
+    check_outputs(
+        [("--out:", file) for file in (args.out / trainer.CHECKPOINT, results, card_path(results))],
+        [*inputs(args), ("the recipe's vgg_file", vgg)],
+        folders=[("--out", args.out)],
+    )
     network = create(recipe.network, **recipe.arguments)
     init = weights.read_tensors(args.init) if args.init else None
     if init is not None:
@@ -57,7 +76,7 @@ def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda 
     if device.type == "cuda":
         device = torch.device("cuda", workers.local)
         torch.cuda.set_device(device)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     try:
         with process.stop_on_signal() as stop:
             outcome = trainer.train(

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edge_restore.errors import DataError, EdgeRestoreError
-from edge_restore.files import atomic_path
+from edge_restore.files import atomic_path, make_folder
 from edge_restore.metrics import psnr, ssim
 from edge_restore.progress import Progress
 from train import networks, optimiser
@@ -116,9 +116,34 @@ def examples(
     return list(zip(pictures.blurred, restored, pictures.sharp, strict=False))
 
 
+class _Stream:
+    """A file for `torch.save`, which makes errors of its own of those of the system."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as failure:
+            self.failure = failure
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def _save(path: Path, state: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    """Write a checkpoint, whole or not at all; SinkError when there is no space for it."""
+    with atomic_path(path, durable=True) as temporary, open(temporary, "wb", 0) as file:
+        stream = _Stream(file)
+        try:
+            torch.save(state, stream)
+        except RuntimeError:
+            if stream.failure is None:
+                raise
+            raise stream.failure from None
 
 
 def _resume(
@@ -183,7 +208,7 @@ def train(
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = True  # crops change their size rarely
     torch.manual_seed(recipe.seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     o, keep = recipe.optimiser, recipe.validation.keep
     network = networks.create(recipe.network, **recipe.arguments).to(device)
     in_bfloat16 = multiplies_in_bfloat16(device)

@@ -326,30 +326,20 @@ def _pairs(options: argparse.Namespace, protocol: EvaluationProtocol) -> list[Pa
 def _checked(options: argparse.Namespace, pairs: list[Pair]) -> Path | None:
     """The folder of --save, made, after all outputs were compared with all inputs."""
     from edge_restore.files import make_folder
-    from edge_restore.images import SUFFIXES, output_names
-    from edge_restore.outputs import InputFolder, check_outputs
-    from edge_restore.pairs import DESCRIPTION
+    from edge_restore.images import output_names
+    from edge_restore.outputs import check_outputs
+    from edge_restore.pairs import as_inputs
 
-    sides = [side for pair in pairs for side in (pair.blurred, pair.sharp)]
-    folders = {side for side in sides if side.is_dir()}
-    if options.blurred is None or options.blurred.is_dir():
-        folders |= {side.parent for side in sides}
-    descriptions = {folder.parent / DESCRIPTION for folder in folders}
     save: Path | None = options.save
     saved = output_names(pair.name for pair in pairs) if save is not None else {}
+    whole = options.blurred is None or options.blurred.is_dir()
     check_outputs(
         [
             ("--csv", options.csv),
             ("--sheet", options.sheet),
             *((f"--save, for '{name}':", save / file) for name, file in saved.items() if save),
         ],
-        [
-            *(("the pairs' images", side) for side in sides if side.is_file()),
-            *(("the pairs' images", InputFolder(folder, SUFFIXES)) for folder in sorted(folders)),
-            *(("the pairs' description", file) for file in sorted(descriptions)),
-            ("--lpips", options.lpips),
-            *model_inputs(options),
-        ],
+        [*as_inputs(pairs, folders=whole), ("--lpips", options.lpips), *model_inputs(options)],
         folders=[("--save", save)],
     )
     return None if save is None else make_folder(save)

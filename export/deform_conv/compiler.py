@@ -30,8 +30,9 @@ from triton.compiler import ASTSource
 
 from edge_restore import process
 from edge_restore.engine.kernels import SCHEMA, Argument
-from edge_restore.errors import InternalError
-from edge_restore.files import make_folder, write_text
+from edge_restore.errors import InternalError, UserError
+from edge_restore.files import make_folder, open_input, write_text
+from edge_restore.outputs import check_outputs
 from export.deform_conv import kernel
 from export.deform_conv.blocks import ARCHITECTURES, SHARED_LIMIT, Blocks, choose_blocks
 from export.deform_conv.launch import compiled
@@ -124,13 +125,15 @@ def compile_kernel(
 
 
 def write_all(folder: Path) -> list[Compiled]:
-    """Compile every job into `folder`, index last, and remove PTX files that the index lacks.
+    """Compile every job into `folder`, index last, and remove what only the former index names.
 
     Raises:
         SinkError: the folder cannot be written.
         InternalError: see `compile_kernel`.
     """
     make_folder(folder)
+    check_outputs([("the index", folder / "index.json")])
+    before = _listed(folder / "index.json")
     everything = [compile_kernel(*job) for job in jobs()]
     for one in everything:
         write_text(folder / one.file, one.text)
@@ -141,8 +144,8 @@ def write_all(folder: Path) -> list[Compiled]:
         "kernels": [entry(one) for one in everything],
     }
     write_text(folder / "index.json", json.dumps(document, indent=1) + "\n")
-    for stale in set(folder.glob("*.ptx")) - {folder / one.file for one in everything}:
-        stale.unlink()
+    for stale in before - {one.file for one in everything}:
+        (folder / stale).unlink(missing_ok=True)
     return everything
 
 
@@ -211,6 +214,18 @@ def assemble(ptx: str, arch: str) -> tuple[int, str]:
         command = [tool.path, "-v", f"--gpu-name={arch}", source, "-o", source.with_suffix(".o")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def _listed(index: Path) -> set[str]:
+    """The files that an earlier index of ours names; other PTX in the folder is somebody else's."""
+    try:
+        with open_input(index, "the index") as file:
+            document = json.load(file)
+        if document["schema"] != SCHEMA:
+            return set()
+        return {Path(kernel["file"]).name for kernel in document["kernels"]}
+    except (UserError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
 
 
 def _portable(ptx: str, arch: int) -> tuple[str, str]:
