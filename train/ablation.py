@@ -6,7 +6,6 @@ paper's figures. Every row gets the same number of steps, the same patches and t
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -19,6 +18,8 @@ import torch
 
 from edge_restore.errors import OptionError, RecipeError
 from edge_restore.files import make_folder, write_text
+from edge_restore.json_fields import is_number
+from edge_restore.json_file import encode, shown
 from edge_restore.report import cells
 from train import recipe as recipes
 from train import trainer
@@ -32,6 +33,8 @@ SCHEMA = "edge_restore.ablation/1"
 _KEYS = {"title", "measured", "recipe", "rows"}
 _ROW_KEYS = {"name", "changes", "psnr", "ssim"}
 _NO_VGG = "(no file given)"
+_MAX_ROWS = 100
+_MAX_TEXT = 200
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,12 @@ class Row:
     @property
     def folder(self) -> str:
         """The name of its run's folder."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return self.folder_of(self.name)
+
+    @staticmethod
+    def folder_of(name: str) -> str:
+        """The folder of a row of this name; empty where it has neither letter nor digit."""
+        return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,13 @@ def _changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
-    """A row of the file; RecipeError, OptionError or KeyError where it cannot be."""
-    table = _changed(shared, entry.get("changes", {}))
+    """A row of the file; RecipeError or OptionError where it cannot be."""
     origin = f"row '{entry['name']}'"
+    if not isinstance(shared, dict):
+        recipes.parse(shared, origin)  # says that it is no table
+    table = _changed(shared, entry.get("changes", {}))
+    if not isinstance(table.get("loss", {}), dict):
+        recipes.parse(table, origin)
     recipe = recipes.parse(_changed(table, {"loss": {"vgg_file": vgg_file or _NO_VGG}}), origin)
     if not recipe.loss.looks_at_features():
         recipe = recipes.parse(table, origin)
@@ -103,6 +115,29 @@ def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
     return Row(entry["name"], recipe, parameters, entry.get("psnr"), entry.get("ssim"))
 
 
+def _row_problems(entry: Any, number: int) -> list[str]:
+    """What is wrong with a row apart from its recipe."""
+    if not isinstance(entry, dict):
+        return [f"row {number} is {shown(entry)}, not a table"]
+    unknown = sorted(entry.keys() - _ROW_KEYS)
+    found = [f"unknown key '{shown(key)[1:-1]}' in row {number}" for key in unknown]
+    if "name" not in entry:
+        found.append(f"row {number} has no name")
+    elif not _is_text(entry["name"]) or not Row.folder_of(entry["name"]):
+        found.append(f"row {number} has the name {shown(entry['name'])}, with no letter or digit")
+    if not isinstance(entry.get("changes", {}), dict):
+        found.append(f"row {number} has the changes {shown(entry['changes'])}, not a table")
+    for key, most in (("psnr", 1000), ("ssim", 1)):
+        value = entry.get(key)
+        if key in entry and not (is_number(value) and 0 <= value <= most):
+            found.append(f"row {number} has the {key} {shown(value)}, not a number up to {most}")
+    return found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT
+
+
 def read(path: Path, vgg_file: str = "") -> Ablation:
     """An ablation from a TOML file.
 
@@ -113,23 +148,36 @@ def read(path: Path, vgg_file: str = "") -> Ablation:
     Raises:
         RecipeError: it cannot be read, or it has mistakes; those of all rows are named.
     """
-    table = recipes.read_table(path)
-    errors = [f"unknown key '{key}'" for key in sorted(table.keys() - _KEYS)]
+    return parse(recipes.read_table(path), str(path), vgg_file)
+
+
+def parse(table: dict[str, Any], origin: str, vgg_file: str = "") -> Ablation:
+    """An ablation from a table as TOML gives it; see `read`."""
+    errors = [f"unknown key '{shown(key)[1:-1]}'" for key in sorted(table.keys() - _KEYS)]
     errors += [f"missing key '{key}'" for key in sorted(_KEYS - table.keys())]
+    errors += [
+        f"'{key}' is {shown(table[key])}, not text"
+        for key in ("title", "measured")
+        if key in table and not _is_text(table[key])
+    ]
+    entries, shared = table.get("rows", []), table.get("recipe", {})
+    if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_ROWS:
+        errors.append(f"'rows' is {shown(entries)}, not 1 to {_MAX_ROWS} tables ([[rows]])")
+        entries = []
     rows: list[Row] = []
-    for number, entry in enumerate(table.get("rows", []), 1):
-        errors += [f"unknown key '{k}' in row {number}" for k in sorted(entry.keys() - _ROW_KEYS)]
+    for number, entry in enumerate(entries, 1):
+        wrong = _row_problems(entry, number)
+        errors += wrong
         try:
-            rows.append(_row(entry, table.get("recipe", {}), vgg_file))
-        except KeyError:
-            errors.append(f"row {number} has no name")
+            if not wrong:
+                rows.append(_row(entry, shared, vgg_file))
         except (RecipeError, OptionError) as error:
             errors.append(error.found)
     folders = [row.folder for row in rows]
     errors += [f"two rows are called '{row.name}'" for row in rows if folders.count(row.folder) > 1]
     if errors:
         raise RecipeError(
-            f"ablation {path} has {len(errors)} mistake(s):\n    " + "\n    ".join(errors),
+            f"ablation {origin} has {len(errors)} mistake(s):\n    " + recipes.listed(errors),
             expected="a title, what was measured, a recipe and rows, as in train/ablations/",
             mend="correct what is named above",
         )
@@ -244,7 +292,7 @@ def output_files(folder: Path) -> tuple[Path, Path]:
 
 def write(ablation: Ablation, results: list[Result], machine: str, folder: Path) -> None:
     """`ablation.json` and `ablation.md` in `folder`."""
-    shown = json.dumps(document(ablation, results, machine), indent=2) + "\n"
+    shown = encode(document(ablation, results, machine), indent=2) + "\n"
     document_file, markdown_file = output_files(make_folder(folder))
     write_text(document_file, shown)
     write_text(markdown_file, markdown(ablation, results, machine))

@@ -7,24 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
+
 from edge_restore.errors import OptionError, RecipeError
+from edge_restore.json_fields import is_integer, is_number
+from edge_restore.json_file import shown
+from edge_restore.plain_file import Kind
+from train import ranges
 from train.blur import BlurModel
+from train.networks import NETWORKS, create
 from train.simulator.compression import CompressionModel
 from train.simulator.degradation import TASKS, Degradation
 from train.simulator.noise import NoiseModel
 from train.simulator.rain import RainModel
 from train.simulator.trajectories import TRAJECTORIES
+from train.toml_file import read_toml
 from train.vgg import LAYERS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+_NAMES = ", ".join(NETWORKS)
+_KIND = Kind(
+    "a recipe",
+    "a TOML file such as those in train/recipes/",
+    "check its path and its syntax",
+    RecipeError,
+)
 
 
 @dataclass(frozen=True)
@@ -66,16 +77,6 @@ class DataRecipe:
         """Side and number of the patches of a step."""
         chosen = [c for c in self.later if c.step <= step]
         return (chosen[-1].patch, chosen[-1].batch) if chosen else (self.patch, self.batch)
-
-    def mistakes(self) -> list[str]:
-        """What the type of each key does not show."""
-        found = []
-        if self.zoom < 1:
-            found.append(f"'data.zoom' is {self.zoom}, not 1 or more")
-        for share in ("smooth", "tiled", "striped", "waves", "subsampled", "defocused"):
-            if getattr(self, share) > 1:
-                found.append(f"'data.{share}' is {getattr(self, share)}, and a share is at most 1")
-        return found
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,28 @@ _CHOICES = {
     "vgg": tuple(LAYERS),
     "contrast": ("none", "intra", "extra"),
 }
-_AT_LEAST_ONE = ("steps", "drop_every", "patch", "batch", "every", "patches", "size")
+
+
+def _problem(path: str, value: Any) -> str:
+    """What is wrong with a value of the right type; empty when nothing is."""
+    if is_integer(value) or isinstance(value, float):
+        return ranges.problem(path, value)
+    return ranges.text_problem(path, value) if isinstance(value, str) else ""
+
+
+def _mistakes(kind: type[Any], values: dict[str, Any]) -> list[str]:
+    """What each key of a table alone does not show."""
+    table = kind(**values)
+    if isinstance(table, LossRecipe):
+        return table.mistakes()
+    if table.shortest > table.longest:
+        return [f"'blur.shortest' is {table.shortest}, above 'blur.longest', {table.longest}"]
+    return []
+
+
+def _shown(value: Any) -> str:
+    """As Python shows a value, which the messages had before."""
+    return f"'{shown(value)[1:-1]}'" if isinstance(value, str) else shown(value)
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]) -> Any:
@@ -250,7 +272,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
     known = {f.name: f for f in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for key in sorted(table.keys() - known.keys()):
-        errors.append(f"unknown key '{where}{key}' (known: {', '.join(known)})")
+        errors.append(f"unknown key '{where}{shown(key)[1:-1]}' (known: {', '.join(known)})")
     for name, entry in known.items():
         required = (
             entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
@@ -260,31 +282,34 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
                 errors.append(f"missing key '{where}{name}'")
             continue
         value, wanted = table[name], hints[name]
+        path = re.sub(r"\[\d+\]", "", f"{where}{name}")
         if dataclasses.is_dataclass(wanted):
             if isinstance(value, dict):
                 values[name] = _build(wanted, value, f"{where}{name}.", errors)  # type: ignore[arg-type]
             else:
-                errors.append(f"'{where}{name}' is {value!r}, not a table")
+                errors.append(f"'{where}{name}' is {shown(value)}, not a table")
             continue
         if wanted == tuple[Crop, ...]:
             values[name] = _crops(value, f"{where}{name}", errors)
             continue
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        if wanted is float and is_number(value):
             value = float(value)
         wanted = dict if wanted == dict[str, Any] else wanted
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            errors.append(f"'{where}{name}' is {value!r}, not of type {wanted.__name__}")
+        if wanted is float and is_integer(value):  # too large for a float
+            errors.append(ranges.problem(path, value))
+        elif not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            kind = wanted.__name__
+            errors.append(f"'{where}{name}' is {_shown(value)}, not of type {kind}")
         elif name in _CHOICES and value not in _CHOICES[name]:
-            errors.append(f"'{where}{name}' is '{value}', not one of {', '.join(_CHOICES[name])}")
-        elif name in _AT_LEAST_ONE and value < 1:
-            errors.append(f"'{where}{name}' is {value}, not 1 or more")
-        elif wanted is float and not value >= 0:
-            errors.append(f"'{where}{name}' is {value}, not 0 or more")
+            known_ones = ", ".join(_CHOICES[name])
+            errors.append(f"'{where}{name}' is '{shown(value)[1:-1]}', not one of {known_ones}")
+        elif problem := _problem(path, value):
+            errors.append(problem.replace(path, f"{where}{name}", 1))
         else:
             values[name] = value
     try:
-        if kind in (DataRecipe, LossRecipe):
-            errors += kind(**values).mistakes()
+        if kind in (BlurModel, LossRecipe):
+            errors += _mistakes(kind, values)
         return None if errors else kind(**values)
     except OptionError as error:
         errors.append(f"'{where.rstrip('.')}': {error.found}; expected {error.expected}")
@@ -293,7 +318,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
 
 def _crops(value: Any, where: str, errors: list[str]) -> tuple[Crop, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(entry, dict) for entry in value):
-        errors.append(f"'{where}' is {value!r}, not an array of tables ([[{where}]])")
+        errors.append(f"'{where}' is {shown(value)}, not an array of tables ([[{where}]])")
         return ()
     crops = [_build(Crop, entry, f"{where}[{i}].", errors) for i, entry in enumerate(value)]
     if not errors and any(a.step >= b.step for a, b in itertools.pairwise(crops)):
@@ -304,11 +329,43 @@ def _crops(value: Any, where: str, errors: list[str]) -> tuple[Crop, ...]:
 def _conflicts(recipe: Recipe) -> list[str]:
     """Keys of two tables that do not go together."""
     loss, data, found = recipe.loss, recipe.data, []
+    if recipe.network in NETWORKS:
+        found += ranges.argument_problems(recipe.arguments)
+        found += [] if found else _network_problems(recipe)
+    else:
+        found.append(f"'network' is '{shown(recipe.network)[1:-1]}', not one of {_NAMES}")
     if loss.looks_at_features() and data.patch < 16:
         found.append(f"'data.patch' is {data.patch}, and VGG's features need 16 or more")
     if loss.contrast == "extra" and data.batch < 2:
         found.append("'data.batch' is 1, and 'loss.contrast' = 'extra' needs other pictures in it")
     return found
+
+
+def _network_problems(recipe: Recipe) -> list[str]:
+    """Of a network's arguments together, and of patches that are too small for it."""
+    multiple = int(NETWORKS[recipe.network].multiple)  # type: ignore[arg-type]
+    sides = {
+        "data.patch": recipe.data.patch,
+        "validation.size": recipe.validation.size,
+        **{f"data.later[{i}].patch": crop.patch for i, crop in enumerate(recipe.data.later)},
+    }
+    found = [
+        f"'{key}' is {side}, below the {multiple} that '{recipe.network}' needs"
+        for key, side in sides.items()
+        if side < multiple
+    ]
+    try:
+        with torch.device("meta"):  # without memory for the weights
+            create(recipe.network, **recipe.arguments)
+    except OptionError as error:
+        found.append(f"'arguments': {error.found}")
+    return found
+
+
+def listed(errors: list[str]) -> str:
+    """The mistakes for a message, one a line, the first 100 of them."""
+    more = [f"and {len(errors) - 100} more"] if len(errors) > 100 else []
+    return "\n    ".join([*errors[:100], *more])
 
 
 def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:
@@ -318,12 +375,15 @@ def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:
         RecipeError: with every unknown, missing or bad key of the table.
     """
     errors: list[str] = []
+    if not isinstance(table, dict):
+        table = {}
+        errors.append("it is no table")
     recipe = _build(Recipe, table, "", errors)
     if not errors:
         errors += _conflicts(recipe)
     if errors:
         raise RecipeError(
-            f"{origin} has {len(errors)} mistake(s):\n    " + "\n    ".join(errors),
+            f"{origin} has {len(errors)} mistake(s):\n    " + listed(errors),
             expected="the keys of train/recipe.py",
             mend="correct the keys named above; train/recipes/ has working examples",
         )
@@ -337,14 +397,7 @@ def read_table(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: missing, or not TOML.
     """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"recipe {path} cannot be read ({error})",
-            expected="a TOML file such as those in train/recipes/",
-            mend="check its path and its syntax",
-        ) from error
+    return read_toml(path, _KIND)
 
 
 def read(path: Path) -> Recipe:

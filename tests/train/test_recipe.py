@@ -47,11 +47,11 @@ def test_zoom_and_shares_are_bounded():
     with pytest.raises(RecipeError) as caught:
         parse(table)
     assert "'data.zoom' is 0.5, not 1 or more" in str(caught.value)
-    assert "'data.smooth' is 1.5, and a share is at most 1" in str(caught.value)
-    assert "'data.tiled' is 2.0, and a share is at most 1" in str(caught.value)
-    assert "'data.striped' is 3.0, and a share is at most 1" in str(caught.value)
-    assert "'data.subsampled' is 4.0, and a share is at most 1" in str(caught.value)
-    assert "'data.defocused' is 5.0, and a share is at most 1" in str(caught.value)
+    assert "'data.smooth' is 1.5, not 1 or less" in str(caught.value)
+    assert "'data.tiled' is 2.0, not 1 or less" in str(caught.value)
+    assert "'data.striped' is 3.0, not 1 or less" in str(caught.value)
+    assert "'data.subsampled' is 4.0, not 1 or less" in str(caught.value)
+    assert "'data.defocused' is 5.0, not 1 or less" in str(caught.value)
     assert "missing key 'optimiser'" in str(caught.value)  # beside all other mistakes
 
 
