@@ -42,7 +42,7 @@ from edge_restore.model import Model
 from edge_restore.padding import pad_to_multiple
 from edge_restore.report import cells
 from train import weights as weights_files
-from train.networks import deform_sample
+from train.networks import compiler_caches, deform_sample
 from train.networks.deform_conv import DeformConv2d
 
 Restore = Callable[[Pixels], Pixels]
@@ -64,6 +64,7 @@ def contenders(
         height, width: of the frames.
         only: those with this in their name, beside the first, by which all are judged.
     """
+    compiler_caches.use_trusted()
     network, _ = weights_files.load(weights)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     makers: dict[str, Callable[[], Restore]] = {

@@ -128,6 +128,27 @@ def check_folder(folder: Path, what: str, mend: str) -> None:
         )
 
 
+def check_tree(folder: Path, what: str, mend: str) -> None:
+    """Make sure that nobody else can write the folder, or anything below it.
+
+    Raises:
+        EngineError: somebody can, or there is a link, or something that is neither file nor folder.
+    """
+    check_folder(folder, what, mend)
+    for place, folders, files in os.walk(folder, onerror=_unreadable):
+        for name in folders:
+            below = Path(place, name)
+            if below.is_symlink():
+                raise EngineError(f"'{below}' is a symbolic link", expected="a folder", mend=mend)
+            check_folder(below, what, mend)
+        for name in files:
+            _check_status(os.lstat(os.path.join(place, name)), Path(place, name), what, mend)
+
+
+def _unreadable(error: OSError) -> None:
+    raise error
+
+
 def is_private_group(number: int) -> bool:
     """Whether the group is called like this user and has no other members."""
     try:

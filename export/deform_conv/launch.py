@@ -21,6 +21,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from edge_restore.engine.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry, grid
 from export.deform_conv import kernel
 from export.deform_conv.blocks import ARCHITECTURES, Blocks, choose_blocks
+from train.networks import compiler_caches
 
 PRECISION = {torch.float16: "fp16", torch.float32: "fp32"}
 INTERPRETED = Blocks(16, 32, 16, 1, 64, 4)
@@ -30,6 +31,7 @@ INTERPRETED = Blocks(16, 32, 16, 1, 64, 4)
 @functools.cache
 def compiled() -> Any:
     """The kernel for Triton's compiler; as ahead of time, no scalar is specialised."""
+    compiler_caches.use_trusted()
     return triton.jit(kernel.deform_conv, do_not_specialize=list(kernel.SCALARS))
 
 

@@ -25,7 +25,12 @@ from typing import Any
 import torch
 
 from edge_restore import process
+from edge_restore.engine import trusted_file
 from edge_restore.engine.cache import default_folder
+from edge_restore.engine.trusted_file import EngineError
+from edge_restore.errors import UserError
+from edge_restore.files import atomic_path
+from train.networks import compiler_caches
 
 _SOURCE = Path(__file__).with_suffix(".c")
 # -fno-math-errno and friends let the channel sums be vectorised; NaN coordinates stay defined
@@ -69,7 +74,10 @@ def has_triton() -> bool:
 
     Not within `switched_off`.
     """
-    return not _switched_off.get() and importlib.util.find_spec("triton") is not None
+    if _switched_off.get() or importlib.util.find_spec("triton") is None:
+        return False
+    compiler_caches.use_trusted()
+    return True
 
 
 @functools.cache
@@ -77,29 +85,77 @@ def _compiled() -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if os.environ.get("EDGE_RESTORE_NO_C") or compiler is None:
         return None
-    folder = default_folder().parent
     # -march=native: a cache folder shared between machines must not serve another chip's code.
     chip = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = next((line for line in chip.splitlines() if line.startswith("flags")), "")
     key = hashlib.sha256(_SOURCE.read_bytes() + repr((compiler, _FLAGS, flags)).encode())
-    binary = folder / f"deform_sample-{key.hexdigest()[:16]}.so"
+    name = f"deform_sample-{key.hexdigest()[:16]}"
     try:
-        if not binary.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary, process.temporary(temporary):
-                fresh = Path(temporary) / binary.name
-                flags_here = [
-                    f for f in _FLAGS if f != "-mprefer-vector-width=512" or "avx512f" in flags
-                ]
-                subprocess.run(
-                    [compiler, *flags_here, str(_SOURCE), "-o", str(fresh), "-lm"],
-                    check=True,
-                    capture_output=True,
-                )
-                os.replace(fresh, binary)
-        return ctypes.CDLL(str(binary))
+        content = _kept(name)
+        if content is None:
+            content = _compile(compiler, flags)
+            _keep(name, content)
+        return _loaded(content)
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _kept(name: str) -> bytes | None:
+    """The kernel as it was compiled before, or None where there is none that can be trusted.
+
+    It is executed, so it must lie, as an engine must, in a file and a folder that nobody else can
+    write, and hold what the hash in its name says.
+    """
+    for path in sorted(default_folder().parent.glob(f"{name}-*.so")):
+        with contextlib.suppress(EngineError):
+            content = trusted_file.read(path, "the compiled kernel", "remove it", limit=1 << 24)
+            if path.stem == f"{name}-{trusted_file.digest(content)}":
+                return content
+    return None
+
+
+def _keep(name: str, content: bytes) -> None:
+    """Keep it for the next process, where the folder can be trusted; else that compiles again."""
+    folder = default_folder().parent
+    with contextlib.suppress(OSError, UserError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trusted_file.check_folder(folder, "the compiled kernel", "remove it")
+        path = folder / f"{name}-{trusted_file.digest(content)}.so"
+        with atomic_path(path, mode=trusted_file.MODE) as temporary:
+            temporary.write_bytes(content)
+        for other in folder.glob(f"{name}*.so"):
+            if other != path:  # which nobody will load
+                other.unlink()
+
+
+def _compile(compiler: str, flags: str) -> bytes:
+    """The kernel's machine code, made in a folder of our own."""
+    chosen = [f for f in _FLAGS if f != "-mprefer-vector-width=512" or "avx512f" in flags]
+    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):  # mode 700
+        fresh = Path(folder) / "kernel.so"
+        subprocess.run(
+            [compiler, *chosen, str(_SOURCE), "-o", str(fresh), "-lm"],
+            check=True,
+            capture_output=True,
+        )
+        return fresh.read_bytes()
+
+
+def _loaded(content: bytes) -> ctypes.CDLL:
+    """The very bytes that were checked, loaded: from memory, or from a folder of our own."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            descriptor = os.memfd_create("deform_sample")
+            try:
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(content)
+                return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+            finally:
+                os.close(descriptor)
+    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
+        path = Path(folder) / "kernel.so"
+        path.write_bytes(content)
+        return ctypes.CDLL(str(path))
 
 
 @functools.cache
