@@ -142,10 +142,42 @@ def _transport_stream(file: BinaryIO, size: int) -> str | None:
             if all(start[place + k * length : place + k * length + 1] == b"G" for k in range(4)):
                 left = (size - place + before) % length
                 if not left:
-                    return None
+                    return _unfinished_frame(file, size, length, before)
                 file.seek(size - left + before)
                 is_packet = left <= before or file.read(1) == b"G"
                 return _missing(length - left, "its last packet") if is_packet else None
+    return None
+
+
+def _unfinished_frame(file: BinaryIO, size: int, length: int, before: int) -> str | None:
+    """Of a stream cut between two packets: whether the last PES packet of a track is incomplete.
+
+    One of a stated length must have come to it. One of no stated length, as video has, is filled up
+    to a whole number of packets by an adaptation field in the last.
+    """
+    begin = max(0, size - _TAIL // length * length)
+    file.seek(begin)
+    tail = file.read()
+    lacking: dict[int, int] = {}  # by track: bytes that are still to come; -1 when not stated
+    filled: dict[int, bool] = {}
+    for place in range(before, len(tail) - 187, length):
+        packet = tail[place : place + 188]
+        track = int.from_bytes(packet[1:3], "big") & 0x1FFF
+        start = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
+        payload = packet[start:] if packet[3] & 0x10 else b""
+        if packet[1] & 0x40:
+            lacking.pop(track, None)
+            if payload[:3] == b"\0\0\1":
+                stated = int.from_bytes(payload[4:6], "big")
+                lacking[track] = stated + 6 if stated else -1
+        if track not in lacking or not payload:
+            continue
+        filled[track] = start > 12  # a clock alone takes eight bytes
+        if lacking[track] > 0:
+            lacking[track] = max(0, lacking[track] - len(payload))
+    for track, missing in lacking.items():
+        if missing > 0 or (missing < 0 and not filled[track]):
+            return "its last frame is incomplete"
     return None
 
 

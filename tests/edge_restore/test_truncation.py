@@ -136,3 +136,19 @@ def test_a_remuxed_cut_file_is_whole(tmp_path: Path) -> None:
     with open_source(tmp_path / "repaired.mkv") as source:
         assert sum(1 for _ in source) > 10
     assert not [text for text in source.warnings if "cut off" in text]
+
+
+@pytest.mark.parametrize(("suffix", "length"), [("ts", 188), ("m2ts", 192)])
+def test_a_transport_stream_cut_inside_of_a_frame_is_named(
+    tmp_path: Path, suffix: str, length: int
+) -> None:
+    extra = "-f mpegts -mpegts_m2ts_mode 1" if suffix == "m2ts" else ""
+    whole = write_video(tmp_path / f"whole.{suffix}", "mpeg2-b", "mp2", extra=extra, seconds=1)
+    assert truncation(whole) is None
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    named = 0
+    for count in range(20, len(content) // length):
+        cut.write_bytes(content[: count * length])
+        named += truncation(cut) is not None
+    assert named > (len(content) // length - 20) / 2  # the others end with a frame
