@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_restore.errors import DataError, EdgeRestoreError
+from edge_restore.errors import DataError, ModelError, UserError
 from edge_restore.files import atomic_path, make_folder
-from edge_restore.metrics import psnr, ssim
+from edge_restore.metrics import finite_psnr, ssim
 from edge_restore.progress import Progress
 from train import networks, optimiser
 from train.blur import Exposure
@@ -37,8 +37,31 @@ from train.workers import Workers
 CHECKPOINT = "checkpoint.pt"
 
 
-class TrainingDiverged(EdgeRestoreError):
-    """The loss is not a finite number any more."""
+class TrainingDiverged(UserError):
+    """The loss, or what is restored, is not a finite number any more."""
+
+
+class OutputNotFinite(ModelError):
+    """A network restores pictures of numbers that are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the network's output is not finite",
+            expected="a restored picture",
+            mend="train it anew with a smaller rate, or take other weights",
+        )
+
+
+def _diverged(what: str, step: int, checkpoint: Path) -> TrainingDiverged:
+    kept = "nothing was kept: it had no checkpoint yet"
+    if checkpoint.exists():
+        kept = f"the last checkpoint, '{checkpoint}', is untouched"
+    return TrainingDiverged(
+        f"the training diverged: {what} at step {step}; {kept}",
+        expected="a finite loss",
+        mend="choose a smaller optimiser.rate, a smaller optimiser.clip above 0 or a longer "
+        "optimiser.warmup, and train in another --out folder",
+    )
 
 
 @dataclass(frozen=True)
@@ -92,15 +115,21 @@ def to_pixels(image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def evaluate(network: nn.Module, pictures: Exposure, device: torch.device) -> Score:
-    """Restore pictures one by one and score them on 8-bit RGB."""
+    """Restore pictures one by one and score them on 8-bit RGB; PSNR by `finite_psnr`.
+
+    Raises:
+        OutputNotFinite: a restored picture is not of finite numbers.
+    """
     network.eval()
     rows = []
     with torch.no_grad():
         for blurred, sharp in zip(pictures.blurred, pictures.sharp, strict=True):
             restored = network(blurred[None].to(device))[0].float()
+            if not restored.isfinite().all():
+                raise OutputNotFinite()
             truth = to_pixels(sharp)
             before_and_after = to_pixels(blurred), to_pixels(restored)
-            rows.append([m(p, truth) for p in before_and_after for m in (psnr, ssim)])
+            rows.append([m(p, truth) for p in before_and_after for m in (finite_psnr, ssim)])
     network.train()
     return Score(*(float(v) for v in np.mean(rows, axis=0)), images=len(rows))
 
@@ -264,7 +293,14 @@ def train(
 
     def validate() -> Score:
         nonlocal best
-        score = evaluate(average, validation, device)
+        # Before anything is saved: a checkpoint of such weights could not be trained on.
+        broken = [k for k, v in network.state_dict().items() if not v.isfinite().all()]
+        if broken:
+            raise _diverged(f"the weights '{broken[0]}' are not finite", step, checkpoint)
+        try:
+            score = evaluate(average, validation, device)
+        except OutputNotFinite as error:
+            raise _diverged("the network's output is not finite", step, checkpoint) from error
         if keep != "last" and _better(score, best, keep):
             weights = {k: v.clone() for k, v in average.state_dict().items()}
             best = {"step": step, "score": asdict(score), "weights": weights}
@@ -320,9 +356,8 @@ def train(
             if not math.isfinite(value):
                 batch = folder / f"diverged{workers.rank or ''}.pt"
                 _save(batch, {"step": step, "blurred": blurred, "sharp": sharp})
-                raise TrainingDiverged(
-                    f"the loss is {value} at step {step}; its batch is in {batch}, "
-                    "the last checkpoint is untouched; a smaller rate or clip usually mends it"
+                raise _diverged(
+                    f"the loss is {value}, of the batch in '{batch}',", step, checkpoint
                 )
             for each in optimisers:
                 each.step()

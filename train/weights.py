@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from edge_restore import optional
+from edge_restore import optional, tensor_file
 from edge_restore.cards import WeightsCard, card_path, check_digest, read_card, read_described
 from edge_restore.errors import CardError, DataError, ModelError
 from edge_restore.files import atomic_path
+from edge_restore.json_file import shown
+from edge_restore.plain_file import Kind
 from train import networks
+
+_KIND = Kind(
+    "weights",
+    "a safetensors file; pickles can run code when opened and are refused",
+    "name another file, or load it yourself where you trust it and save it with "
+    "safetensors.torch.save_file",
+    DataError,
+)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        DataError: missing, or another format; pickles are never opened.
+        DataError: missing, another format, or with numbers that are not finite; pickles are
+            never opened.
     """
     _check_there(path)
     return parsed_tensors(read_described(path), path)
@@ -38,15 +50,18 @@ def parsed_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
     import safetensors.torch
 
     try:
-        return safetensors.torch.load(content)
-    except Exception as error:  # safetensors raises one error type of its own, pickles fail in many
-        head = content[:4]
-        kind = "a pickle" if head[:2] == b"PK" or head[:1] == b"\x80" else "not safetensors"
-        raise DataError(
-            f"{path} is {kind} ({error})",
-            expected="a safetensors file; pickles can run code when opened and are refused",
-            mend="load it yourself where you trust it and save it with safetensors.torch.save_file",
-        ) from error
+        tensor_file.read_header(io.BytesIO(content), len(content))
+        tensors = safetensors.torch.load(content)
+    except ValueError as error:
+        raise _KIND.unusable(path, str(error)) from None
+    except Exception as error:  # what the library has to say beyond our checks, in its own types
+        raise _KIND.unusable(path, f"{type(error).__name__}: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise _KIND.unusable(
+                path, f"its tensor {shown(name)} holds numbers that are not finite"
+            )
+    return tensors
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], network: str) -> None:

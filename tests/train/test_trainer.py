@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 
-from edge_restore.errors import DataError
+from edge_restore.errors import DataError, UserError
+from edge_restore.metrics import GREATEST_PSNR
 from train import trainer
+from train.blur import Exposure
 from train.networks import create
 from train.patches import PatchSource, validation_set
 from train.recipe import Crop, DataRecipe, ValidationRecipe
@@ -94,11 +96,36 @@ def test_another_recipe_does_not_resume(recipe, pack, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(recipe, pack, tmp_path):
-    wild = recipe(steps=20, rate=1e18, clip=0.0, warmup=0)
+    wild = recipe(steps=20, rate=10.0, clip=0.0, warmup=0)
     with pytest.raises(trainer.TrainingDiverged, match="at step"):
         trainer.train(wild, pack, tmp_path, device=CPU)
+    assert issubclass(trainer.TrainingDiverged, UserError)  # one message, exit code 2
     saved = torch.load(tmp_path / "diverged.pt", weights_only=True)
     assert saved["blurred"].shape == (2, 3, 32, 32)
+
+
+def test_weights_that_are_not_finite_are_neither_scored_nor_saved(recipe, pack, tmp_path):
+    broken = trainer.train(recipe(), pack, tmp_path / "a", device=CPU, max_minutes=0).weights
+    next(iter(broken.values())).view(-1)[0] = math.nan
+    with pytest.raises(trainer.TrainingDiverged, match="nothing was kept"):
+        trainer.train(recipe(), pack, tmp_path / "b", device=CPU, max_minutes=0, init=broken)
+    assert not (tmp_path / "b" / trainer.CHECKPOINT).exists()
+
+
+def test_equal_pictures_have_a_finite_score():
+    pictures = Exposure(torch.ones(1, 3, 16, 16), torch.ones(1, 3, 16, 16), torch.zeros(1))
+    score = trainer.evaluate(torch.nn.Identity(), pictures, CPU)
+    assert score.psnr == score.psnr_input == GREATEST_PSNR
+    with pytest.raises(trainer.OutputNotFinite):
+        trainer.evaluate(lambda_network(math.inf), pictures, CPU)
+
+
+def lambda_network(factor):
+    class Times(torch.nn.Module):
+        def forward(self, image):
+            return factor * image
+
+    return Times()
 
 
 def test_initial_weights_are_used(recipe, pack, tmp_path):
