@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 _BLOCK = 1 << 20
 
 
-def damaged_places(path: Path) -> int:
-    """How often a file's structure is broken, at least; 0 when it is sound or not known."""
+def damaged_places(path: Path, *, is_transport_stream: bool = False) -> int:
+    """How often a file's structure is broken, at least; 0 when it is sound or not known.
+
+    Args:
+        path: the file.
+        is_transport_stream: whether FFmpeg reads it as one.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         start = file.read(2048)
@@ -31,10 +37,14 @@ def damaged_places(path: Path) -> int:
             return _flv(file, size)
         if start.startswith(b"OggS"):
             return _ogg(file, size)
+        if start.startswith(b"\0\0\1\xba"):
+            return _program_stream(file, size)
         for length in (188, 192, 204):
             place = next((p for p in range(length) if _synchronous(start[p:], length)), None)
             if place is not None:
                 return _transport_stream(file, place, length)
+        if is_transport_stream:  # FFmpeg found it, though its start is damaged
+            return 1
     return 0
 
 
@@ -43,9 +53,10 @@ def _synchronous(data: bytes, length: int) -> bool:
 
 
 def _transport_stream(file: BinaryIO, place: int, length: int) -> int:
-    """Runs of packets that do not begin with the byte 0x47 or that say themselves to be wrong."""
+    """Runs of packets that do not begin with 0x47 or say themselves to be wrong, and losses."""
     file.seek(place)
     broken, was_broken = 0, False
+    counters = _Continuity()
     while data := file.read(length * 5000):
         packets = np.frombuffer(data[: len(data) // length * length], np.uint8).reshape(-1, length)
         bad = (packets[:, 0] != 0x47) | (packets[:, 1] & 0x80 != 0)
@@ -54,6 +65,7 @@ def _transport_stream(file: BinaryIO, place: int, length: int) -> int:
         edges = np.concatenate(([was_broken], bad))
         broken += int((edges[1:] & ~edges[:-1]).sum())
         was_broken = bool(bad[-1])
+        counters.look_at(packets[~bad])
         if was_broken and packets[-1, 0] != 0x47:
             # Joined parts may be cut inside of a packet: find the next.
             position = file.tell() - length
@@ -61,7 +73,95 @@ def _transport_stream(file: BinaryIO, place: int, length: int) -> int:
             around = file.read(8 * length)
             found = next((p for p in range(length) if _synchronous(around[p:], length)), None)
             file.seek(position + (found if found is not None else length))
+    return broken or counters.losses
+
+
+class _Continuity:
+    """Packets of a transport stream that are missing, by the counter of each kind of packet.
+
+    ISO/IEC 13818-1, section 2.4.3.3. Where recordings were joined all counters jump; a recording
+    begins with its tables, so what jumps after a table did is none.
+    """
+
+    def __init__(self) -> None:
+        self.losses = 0
+        self._last: dict[int, int] = {}
+
+    def look_at(self, packets: npt.NDArray[np.uint8]) -> None:
+        """Look at the packets that follow those before."""
+        pids = (packets[:, 1].astype(np.int32) & 0x1F) << 8 | packets[:, 2]
+        counted = (packets[:, 3] & 0x10 != 0) & (pids != 0x1FFF)
+        # A packet may announce that its counter jumps.
+        announced = (packets[:, 3] & 0x20 != 0) & (packets[:, 4] > 0) & (packets[:, 5] & 0x80 != 0)
+        joins, jumps = [], []
+        for pid in np.unique(pids[counted]):
+            (places,) = np.nonzero(counted & (pids == pid))
+            values = (packets[places, 3] & 0x0F).astype(np.int32)
+            before = np.concatenate(([self._last.get(int(pid), values[0] - 1)], values[:-1]))
+            step = (values - before) % 16  # 0 is a packet that was sent twice
+            places_before = np.concatenate(([-1], places[:-1]))
+            wrong = (step > 1) & ~announced[places]
+            found = list(zip(places_before[wrong], places[wrong], strict=True))
+            if _holds_tables(packets[places]):
+                joins += [place for _, place in found]
+            else:
+                jumps += found
+            self._last[int(pid)] = int(values[-1])
+        self.losses += sum(not any(begin < join <= end for join in joins) for begin, end in jumps)
+
+
+def _holds_tables(packets: npt.NDArray[np.uint8]) -> bool:
+    """Whether packets of one kind hold the stream's own tables: PAT, PMT or SDT."""
+    starts = packets[packets[:, 1] & 0x40 != 0]
+    if not len(starts):
+        return False
+    first = starts[0]
+    begin = 5 + int(first[4]) if first[3] & 0x20 else 4
+    if begin + 1 >= len(first):
+        return False
+    table = begin + 1 + int(first[begin])
+    return (
+        table < len(first)
+        and int(first[table]) in (0x00, 0x02, 0x42, 0x46)
+        and (first[begin : begin + 3].tobytes() != b"\0\0\1")
+    )
+
+
+def _program_stream(file: BinaryIO, size: int) -> int:
+    """Places where neither a pack nor a packet begins; packets state their size."""
+    broken, position = 0, 0
+    while position + 6 <= size:
+        file.seek(position)
+        header = file.read(14)
+        if header[:3] != b"\0\0\1" or header[3] < 0xB9:
+            following = _find(file, b"\0\0\1\xba", position + 1)
+            if following is None:
+                file.seek(position)
+                padding = not file.read(_BLOCK).strip(b"\0")
+                return broken + (not padding)
+            broken += 1
+            position = following
+        elif header[3] == 0xB9:
+            position += 4
+        elif header[3] == 0xBA:
+            mpeg2 = header[4] >> 6 == 1
+            position += 14 + (header[13] & 7) if mpeg2 and len(header) == 14 else 12
+        else:
+            position += 6 + int.from_bytes(header[4:6], "big")
     return broken
+
+
+def _find(file: BinaryIO, mark: bytes, position: int) -> int | None:
+    """Where the mark is next, from `position` on."""
+    while True:
+        file.seek(position)
+        data = file.read(_BLOCK)
+        found = data.find(mark)
+        if found >= 0:
+            return position + found
+        if len(data) < _BLOCK:
+            return None
+        position += _BLOCK - len(mark)
 
 
 _CLUSTER, _SEGMENT, _EBML = 0x1F43B675, 0x18538067, 0x1A45DFA3

@@ -24,6 +24,17 @@ from edge_restore.sources.truncation import truncation
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
 
+_BARE_STREAMS = {
+    "cavsvideo", "dirac", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1",
+    "vvc",
+}  # fmt: skip
+"""FFmpeg's names of coded pictures without a container, which it also finds in a damaged one."""
+
+_CONTAINERS = {
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".mkv", ".mov", ".mp4", ".mts", ".mxf", ".ogv", ".ts",
+    ".vob", ".webm", ".wmv",
+}  # fmt: skip
+
 _IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
@@ -55,6 +66,7 @@ class FileSource:
         self._max_frames = max_frames
         self._damaged_frames = 0
         self._damaged_packets: list[float] = []  # their times in seconds
+        self._format = ""
         self._open = ExitStack()
         self.info = self._probe()
 
@@ -86,7 +98,8 @@ class FileSource:
             clock = StageClock()
             clock.begin("decode")
         self._report_damage()
-        if places := damaged_places(self.path):
+        transport = self._format == "mpegts"
+        if places := damaged_places(self.path, is_transport_stream=transport):
             self.warnings.append(
                 f"'{self.path}' is damaged at {places} place(s) or more; "
                 "frames may be missing there"
@@ -118,6 +131,8 @@ class FileSource:
         self.close()
         container = self._open.enter_context(open_container(self.path))
         stream = video_stream(container, self.path)
+        self._format = container.format.name
+        self._warn_of_lost_container()
         stream.thread_type = "AUTO"
         timeline = Timeline(container, stream, self.path)
         times = FrameTimes(container, stream)
@@ -149,6 +164,13 @@ class FileSource:
             for picture in pictures:
                 self._damaged_frames += picture.is_corrupt
                 yield picture, times.of(picture)
+
+    def _warn_of_lost_container(self) -> None:
+        if self._format in _BARE_STREAMS and self.path.suffix.lower() in _CONTAINERS:
+            self.warnings.append(
+                f"'{self.path}' has no header of a container, as its name says: its pictures "
+                "were found without their times, and no sound"
+            )
 
     def _note_damage(self, packet: Packet[Any]) -> None:
         stamp = packet.dts if packet.dts is not None else packet.pts

@@ -24,11 +24,15 @@ class Box:
 def boxes(file: BinaryIO, begin: int, end: int) -> Iterator[Box]:
     """The boxes one after the other in the bytes [begin, end) of `file`.
 
-    A box may claim to reach beyond `end`; it is then the last. Stops at bytes that are no box.
+    A box may claim to reach beyond `end`; it is then the last. Stops at bytes that are no box, and
+    where the file ends before a box around these bytes does.
     """
     while begin + 8 <= end:
         file.seek(begin)
-        size, kind = struct.unpack(">I4s", file.read(8))
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        size, kind = struct.unpack(">I4s", head)
         header = 8
         if size == 1:  # the size did not fit into 32 bits
             large = file.read(8)

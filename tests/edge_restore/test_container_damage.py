@@ -64,3 +64,49 @@ def test_a_transport_stream_joined_inside_of_a_packet(tmp_path: Path) -> None:
     assert damaged_places(joined) == 1
     joined.write_bytes(part[100:] + part)
     assert damaged_places(joined) == 0
+
+
+def ts_packets(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return [data[i : i + 188] for i in range(0, len(data), 188)]
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "a.ts", "h264-b", "aac")
+
+
+def test_lost_packets_of_a_transport_stream_are_noticed(stream: Path) -> None:
+    packets = ts_packets(stream)
+    assert damaged_places(stream) == 0
+    for first in range(20, len(packets) - 20, 17):
+        stream.write_bytes(b"".join([*packets[:first], *packets[first + 2 :]]))
+        assert damaged_places(stream) > 0, first
+
+
+def test_joined_and_repeated_packets_of_a_transport_stream_are_none_lost(stream: Path) -> None:
+    packets = ts_packets(stream)
+    for parts in ((packets, packets), (packets[:60], packets), (packets[:33], packets, packets)):
+        stream.write_bytes(b"".join(b"".join(part) for part in parts))
+        assert damaged_places(stream) == 0
+    stream.write_bytes(b"".join([*packets[:40], packets[39], *packets[40:]]))
+    assert damaged_places(stream) == 0
+
+
+def test_damage_in_a_program_stream_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.mpg"
+    path.write_bytes(program_stream())
+    assert damaged_places(path) == 0
+    whole = path.read_bytes()
+    for place in range(100, len(whole) - 2100, 2048):
+        path.write_bytes(whole[:place] + bytes(2048) + whole[place + 2048 :])
+        assert damaged_places(path) > 0, place
+    path.write_bytes(whole + whole)
+    assert damaged_places(path) == 0
+
+
+def program_stream() -> bytes:
+    """Twenty packs with a packet each, as ISO/IEC 13818-1 has them."""
+    pack = b"\0\0\1\xba\x44" + bytes(8) + b"\xf8"
+    packet = b"\0\0\1\xe0" + (2000).to_bytes(2, "big") + b"\x80" * 2000
+    return (pack + packet) * 20 + b"\0\0\1\xb9"
