@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,18 @@ from calibration.statistics import Statistics, different, measure
 from edge_restore.errors import DataError
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
+from edge_restore.json_fields import JsonFields
+from edge_restore.json_file import decode
+from edge_restore.npz_file import read_arrays
+from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.calibration_set/1"
+
+_KIND = Kind(
+    "a calibration set",
+    "a file that `python -m calibration collect` wrote",
+    "copy the file again, or collect the frames anew",
+)
 
 FEWEST = 4
 """Frames of a set that can be used. Ranges from one or two would be those of a chance."""
@@ -104,21 +113,23 @@ class CalibrationSet:
         Raises:
             DataError: it is missing, no calibration set, changed since it was packed, or useless.
         """
+        arrays = read_arrays(path, _KIND)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                header = json.loads(bytes(archive["header"]))
-                pixels = archive["frames"]
-            if header["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {header['schema']}")
-            frames = tuple(_described(entry) for entry in header["frames"])
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"'{path}' is not a calibration set ({error})",
-                expected="a file that `python -m calibration collect` wrote",
-                mend=f"python -m calibration collect SOURCE --out {path}",
-            ) from error
+            header = decode(bytes(arrays["header"]))
+            pixels = arrays["frames"]
+        except KeyError as error:
+            raise _KIND.unusable(path, f"it has no member {error}") from None
+        except ValueError as error:
+            raise _KIND.unusable(path, f"its header: {error}") from None
+        fields = JsonFields(header)
+        fields.choice("schema", (SCHEMA,))
+        frames = fields.sequence("frames", _described)
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
+            fields.errors.append(f"the frames are of shape {pixels.shape}")
+        if fields.errors:
+            raise _KIND.unusable(path, f"its header is malformed:{fields.listing()}")
         found = [digest(frame) for frame in pixels]
-        if pixels.dtype != np.uint8 or found != [frame.sha256 for frame in frames]:
+        if found != [frame.sha256 for frame in frames]:
             raise DataError(
                 f"the frames in '{path}' are not those that were packed",
                 expected="uint8 frames with the hashes that its header lists",
@@ -161,6 +172,7 @@ def digest(pixels: Pixels) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _described(entry: dict[str, Any]) -> CalibrationFrame:
-    statistics = Statistics(**{k: float(v) for k, v in entry["statistics"].items()})
-    return CalibrationFrame(str(entry["name"]), str(entry["sha256"]), statistics)
+def _described(fields: JsonFields) -> CalibrationFrame:
+    statistics = fields.child("statistics")
+    figures = {field.name: statistics.number(field.name) for field in dataclass_fields(Statistics)}
+    return CalibrationFrame(fields.text("name"), fields.digest("sha256"), Statistics(**figures))

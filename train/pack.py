@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -22,11 +21,19 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_restore.errors import DataError
 from edge_restore.files import sha256
+from edge_restore.json_fields import JsonFields, is_integer
+from edge_restore.json_file import decode
+from edge_restore.npz_file import read_arrays
+from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.training_pack/2"
-_READABLE = {SCHEMA, "edge_restore.training_pack/1"}
+_READABLE = (SCHEMA, "edge_restore.training_pack/1")
+_KIND = Kind(
+    "a training pack",
+    "a file written by 'python -m train pack'",
+    "copy the file again, or pack the pictures anew",
+)
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 CLIPS = {".mp4", ".mov", ".mkv", ".avi", ".webm"}
 
@@ -130,49 +137,31 @@ class Writer:
         self._array("header", np.frombuffer(header.encode(), np.uint8))
 
 
-def _arrays(path: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """The arrays of an uncompressed .npz by name, mapped from the file and not yet read.
-
-    All share one mapping: one for each would need as many open files.
-    """
-    whole = np.asarray(np.memmap(path, np.uint8, "r"))
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as stream:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"{entry.filename} is compressed")
-            # A local header: 30 bytes, of which the last four are the lengths of what follows.
-            stream.seek(entry.header_offset + 26)
-            lengths = np.frombuffer(stream.read(4), "<u2")
-            stream.seek(entry.header_offset + 30 + int(lengths.sum()))
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError(f"{entry.filename} has an unknown version")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-            if fortran or dtype != np.uint8:
-                raise ValueError(f"{entry.filename} holds {dtype}, not pictures")
-            size = int(np.prod(shape))
-            array = whole[stream.tell() : stream.tell() + size]
-            yield entry.filename.removesuffix(".npy"), array.reshape(shape)
-
-
 def load(path: Path) -> Pack:
     """Open a pack; its pictures are read from the disk when they are used.
 
     Raises:
         DataError: missing, or not a pack.
     """
+    arrays: dict[str, Picture] = dict(read_arrays(path, _KIND))
     try:
-        arrays = dict(_arrays(path))
-        header = json.loads(bytes(arrays.pop("header")))
-        if header["schema"] not in _READABLE:
-            raise ValueError(f"schema is {header['schema']}")
-        located = {key: Place(*place) for key, place in header.get("places", {}).items()}
+        header = JsonFields(decode(bytes(arrays.pop("header"))))
+        header.choice("schema", _READABLE)
+        files = header.child("files")
+        named = {split: files.items(split, _is_text, "file names") for split in files.document}
+        given = header.child("places").document if "places" in header.document else {}
+        located = {key: _place(value) for key, value in given.items()}
+        if header.errors:
+            raise ValueError(f"its header is malformed:{header.listing()}")
+        if missing := {"train", "validation"} - named.keys():
+            raise ValueError(f"its header lists no {' and '.join(sorted(missing))} files")
         pictures: dict[str, list[Picture]] = {"train": [], "validation": []}
         pairs: dict[str, list[tuple[Picture, Picture]]] = {"train": [], "validation": []}
         places: dict[str, list[Place | None]] = {
             name: [] for name in ("train", "validation", "train_pairs", "validation_pairs")
         }
         for key, array in arrays.items():
-            if array.ndim != 3 or array.shape[2] != 3:
+            if array.ndim != 3 or array.shape[2] != 3 or not array.size:
                 raise ValueError(f"{key} has the shape {array.shape}")
             split = next(name for name in pictures if name in key)
             if not key.startswith("pair_"):
@@ -184,13 +173,24 @@ def load(path: Path) -> Pack:
                     raise ValueError(f"{key} differs in size from its degraded picture")
                 pairs[split].append((degraded, array))
                 places[f"{split}_pairs"].append(located.get(key.removesuffix("_sharp")))
-    except (OSError, KeyError, ValueError, TypeError, StopIteration, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not a training pack ({error})",
-            expected="a file written by 'python -m train pack'",
-            mend=f"python -m train pack PHOTOS --out {path}",
-        ) from error
+    except (KeyError, ValueError, StopIteration) as error:
+        problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise _KIND.unusable(path, problem or "a picture of no split") from None
     return Pack(
-        pictures["train"], pictures["validation"], header["files"], sha256(path),
+        pictures["train"], pictures["validation"], named, sha256(path),
         pairs["train"], pairs["validation"], places,
     )  # fmt: skip
+
+
+def _place(value: object) -> Place:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("a place in its header is no clip and number")
+    clip, number = value
+    if not isinstance(clip, str) or not is_integer(number) or number < 0:
+        raise ValueError("a place in its header is no clip and number")
+    return Place(clip, number)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a decoded value is a text."""
+    return isinstance(value, str)

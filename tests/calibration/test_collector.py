@@ -115,7 +115,7 @@ def test_other_files_are_refused(frames_file, tmp_path):
         tmp_path / "missing.npz",
         changed(frames_file, tmp_path / "y.npz", header=header),
     ):
-        with pytest.raises(DataError, match="is not a calibration set"):
+        with pytest.raises(DataError, match="cannot be read as a calibration set"):
             CalibrationSet.load(path)
 
 

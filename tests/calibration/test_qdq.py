@@ -247,7 +247,7 @@ def test_the_commands(models, frames_file, tmp_path, capsys):
     ("extra", "message"),
     [
         ([], "it is not clear where the ranges come from"),
-        (["--frames", "missing.npz"], "is not a calibration set"),
+        (["--frames", "missing.npz"], "cannot be read as a calibration set"),
         (["--frames", "F", "--method", "max"], "no calibration method 'max'"),
         (["--frames", "F", "--only", "tail/Conv"], "the last convolution"),
         (["--scales", "S", "--keep", "fusion/Conv"], "--keep beside --scales"),

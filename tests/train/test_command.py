@@ -244,7 +244,7 @@ RUN = ["run", "{run}/tiny.toml", "--out", "{tmp}/o"]
     ("arguments", "says"),
     [
         (["run", "{run}/none.toml", "--data", "{pack}", "--out", "{tmp}/o"], "cannot be read"),
-        ([*RUN, "--data", "{tmp}/none.npz"], "not a training pack"),
+        ([*RUN, "--data", "{tmp}/none.npz"], "cannot be read as a training pack"),
         ([*RUN, "--data", "{pack}", "--device", "tpu"], "cannot train on"),
         ([*RUN, "--data", "{pack}", "--init", "{tmp}/w"], "no weights at"),
         (["pack", "{tmp}", "--out", "{tmp}/p.npz"], "no usable photo"),

@@ -60,7 +60,7 @@ def test_bad_input(tmp_path, photos):
     assert not (tmp_path / "x.npz").exists()
     (tmp_path / "text.npz").write_text("hello")
     for path in (tmp_path / "missing.npz", tmp_path / "text.npz"):
-        with pytest.raises(DataError, match="is not a training pack"):
+        with pytest.raises(DataError, match="cannot be read as a training pack"):
             packs.load(path)
 
 
@@ -239,7 +239,7 @@ def test_damaged_packs_are_refused(tmp_path, pack_file):
     (tmp_path / "empty.npz").write_bytes(b"")
     paths = [shapes, squeezed, floats, tmp_path / "cut.npz", tmp_path / "empty.npz"]
     for path in paths:
-        with pytest.raises(DataError, match="is not a training pack"):
+        with pytest.raises(DataError, match="cannot be read as a training pack"):
             packs.load(path)
 
 
