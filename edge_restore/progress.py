@@ -76,18 +76,19 @@ class Progress:
         """The present state as one line of text, e.g. "restoring 12/48 frames 25%, 3.1/s, ..."."""
         seconds = max(time.monotonic() - self._begun, 1e-9)
         rate = (self.done - self._before) / seconds
-        known = self.total is not None and self.total > 0
+        # A container's own count may be wrong: one that was passed says nothing any more.
+        known = self.total is not None and self.total > 0 and self.done <= self.total
         count = f"{self.done}/{self.total}" if known else f"{self.done}"
         plural = "" if not known and self.done == 1 else "s"
         parts = [f"{self.label} {count} {self.unit}{plural}"]
         if self.total is not None and known:
-            parts[0] += f" {100 * min(self.done / self.total, 1):.0f}%"
+            parts[0] += f" {100 * self.done / self.total:.0f}%"
         if rate:
             parts.append(f"{rate:.2f}/s" if rate < 10 else f"{rate:.0f}/s")
         if last:
             parts.append(f"took {duration(seconds)}")
         elif self.total is not None and known and rate:
-            parts.append(f"{duration(max(self.total - self.done, 0) / rate)} left")
+            parts.append(f"{duration((self.total - self.done) / rate)} left")
         if self._note:
             parts.append(shown(self._note))
         return ", ".join(parts)
@@ -112,9 +113,9 @@ class Progress:
             self._stream = None
 
     def _bar(self, cells: int = 20) -> str:
-        if not self.total:
+        if not self.total or self.done > self.total:
             return ""
-        full = min(cells, cells * self.done // self.total)
+        full = cells * self.done // self.total
         return "[" + "#" * full + "-" * (cells - full) + "] "
 
 

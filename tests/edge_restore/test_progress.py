@@ -68,6 +68,15 @@ def test_unknown_total_shows_count_and_rate(clock: list[float]) -> None:
     assert stream.getvalue() == "restoring 8 frames, 2.00/s, took 4 s, x\n"
 
 
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_total_that_was_passed_is_not_shown(clock: list[float], stream: io.StringIO) -> None:
+    with Progress(2, "restoring", stream=stream) as shown:
+        clock[0] += 3
+        shown.advance(3)
+    last = stream.getvalue().split("\r")[-1].strip()
+    assert last == "restoring 3 frames, 1.00/s, took 3 s"
+
+
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("closed file")])
 def test_stream_that_is_lost_does_not_end_the_work(error: Exception) -> None:
     class Lost(Terminal):
