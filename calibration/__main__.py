@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edge_restore import command_line, frame_size
 from edge_restore.errors import OptionError
+from edge_restore.option_types import integer, number
 from edge_restore.shown import shown
 
 METHOD = "mse"
@@ -324,10 +325,12 @@ def parser() -> argparse.ArgumentParser:
         "--pairs", type=Path, required=True, help="as `edge-restore evaluate` takes them"
     )
     p.add_argument("--out", type=Path, required=True, metavar="DIR")
-    p.add_argument("--images", type=int, default=8, help="pairs to use (default: %(default)s)")
-    p.add_argument("--crop", type=int, default=256, help="pixels (default: %(default)s)")
     p.add_argument(
-        "--min-psnr", type=float, default=0.2, metavar="DB",
+        "--images", type=integer(1), default=8, help="pairs to use (default: %(default)s)"
+    )
+    p.add_argument("--crop", type=integer(16), default=256, help="pixels (default: %(default)s)")
+    p.add_argument(
+        "--min-psnr", type=number(0, 100), default=0.2, metavar="DB",
         help="the greatest loss against FP32 (default: %(default)s)",
     )  # fmt: skip
     _add_method(p)
@@ -340,7 +343,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", type=Path, required=True, help="a training pack")
     p.add_argument("--out", type=Path, required=True, help="folder of the run; resumed")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    p.add_argument("--max-minutes", type=float, default=float("inf"))
+    p.add_argument("--max-minutes", type=number(0), default=float("inf"))
     p.set_defaults(function=_qat, threads=None, tensorboard=False)
 
     p = commands.add_parser("check", help="compare with FP32 and write the verdict into the card")
@@ -365,13 +368,13 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="an INT8 .onnx with the same scales and weights, to run where MODEL cannot be run",
     )
-    p.add_argument("--images", type=int, help="pairs of each set (default: all)")
+    p.add_argument("--images", type=integer(1), help="pairs of each set (default: all)")
     p.add_argument(
-        "--min-psnr", type=float, default=0.2, metavar="DB",
+        "--min-psnr", type=number(0, 100), default=0.2, metavar="DB",
         help="the greatest loss of a set against FP32 (default: %(default)s)",
     )  # fmt: skip
     p.add_argument(
-        "--max-shift", type=float, default=0.1, metavar="LEVELS",
+        "--max-shift", type=number(0, 255), default=0.1, metavar="LEVELS",
         help="the greatest shift of a set's brightness, of 255 (default: %(default)s)",
     )  # fmt: skip
     p.set_defaults(function=_check)

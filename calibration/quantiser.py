@@ -169,6 +169,12 @@ def write(
             expected="scales that were found on a graph of the same weights",
             mend="export both graphs from one file, and find the scales anew",
         )
+    if scales.network != card.network:
+        raise ModelError(
+            f"the scales are of '{scales.network:.60}', and '{card.onnx.file}' is {card.network}",
+            expected="scales that were found on a graph of the same network",
+            mend="find the scales anew",
+        )
     if card.precision == "int8":
         graph_layers.check(model)  # says so
     quantised = qdq.insert(model, scales)

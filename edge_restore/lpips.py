@@ -7,6 +7,7 @@ with this project: they are read from a file that the user names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,16 +64,23 @@ class Lpips:
         path: a .safetensors file with the tensors of `shapes`, F16 or F32; others are ignored.
 
     Raises:
-        ModelError: the file is missing or malformed, lacks a tensor, or has one of another shape.
+        ModelError: the file is missing or malformed, lacks a tensor, has one of another shape, or
+            a number that is not finite.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         expected = shapes()
         tensors = read_floats(path, expected)
         wrong = [
             f"{name} is {tensors[name].shape if name in tensors else 'missing'}, not {shape}"
             for name, shape in expected.items()
             if name not in tensors or tensors[name].shape != shape
+        ]
+        wrong += [
+            f"{name} holds a number that is not finite"
+            for name, tensor in tensors.items()
+            if not np.isfinite(tensor).all()
         ]
         if wrong:
             more = f"\n    and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -111,6 +119,7 @@ class Lpips:
 
         Raises:
             ValueError: the shapes differ, or a side is shorter than `SMALLEST`.
+            ModelError: a distance is not finite.
         """
         for image in (truth, *pictures):
             if image.shape != truth.shape or image.ndim != 3 or min(image.shape[:2]) < SMALLEST:
@@ -129,6 +138,12 @@ class Lpips:
             for i, other in enumerate(features[1:]):
                 difference = np.square(reference - _normalised(other)) @ self._linear[number]
                 totals[i] += float(np.mean(difference, dtype=np.float64))
+        if not all(math.isfinite(total) for total in totals):
+            raise ModelError(
+                f"the weights in '{self._path}' give a distance that is not finite",
+                expected="weights of LPIPS with VGG16",
+                mend="name another file",
+            )
         return totals
 
 

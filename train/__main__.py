@@ -15,6 +15,7 @@ from pathlib import Path
 from edge_restore import command_line, frame_size
 from edge_restore.cards import card_path
 from edge_restore.errors import OptionError
+from edge_restore.option_types import integer, number
 from edge_restore.outputs import InputFolder, check_outputs, with_cards
 from edge_restore.shown import shown
 
@@ -181,11 +182,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--validation", nargs="*", default=[], metavar="NAME", help="files kept for validation"
     )
-    p.add_argument("--longest", type=int, default=1600, help="longest side of a photo, pixels")
     p.add_argument(
-        "--longest-clip", type=int, default=960, help="longest side of a clip's frames, pixels"
+        "--longest", type=integer(1), default=1600, help="longest side of a photo, pixels"
     )
-    p.add_argument("--frames", type=int, default=6, help="frames from each clip")
+    p.add_argument(
+        "--longest-clip",
+        type=integer(1),
+        default=960,
+        help="longest side of a clip's frames, pixels",
+    )
+    p.add_argument("--frames", type=integer(1), default=6, help="frames from each clip")
     p.add_argument(
         "--neighbours", action="store_true", help="and the frames right before and after each"
     )
@@ -204,13 +210,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--max-minutes",
-        type=float,
+        type=number(0),
         default=float("inf"),
         help="stop with a checkpoint after this time",
     )
     p.add_argument("--init", type=Path, help="weights (.safetensors) to start from")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    p.add_argument("--threads", type=int, help="CPU threads")
+    p.add_argument("--threads", type=integer(1), help="CPU threads")
     p.add_argument(
         "--tensorboard", action="store_true", help="curves and pictures in OUT/tensorboard"
     )
@@ -223,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", type=Path, required=True, help="a training pack")
     p.add_argument("--out", type=Path, required=True, help="folder of the rows' runs; resumed")
     p.add_argument(
-        "--max-minutes", type=float, default=float("inf"),
+        "--max-minutes", type=number(0), default=float("inf"),
         help="stop after this time; the same command goes on",
     )  # fmt: skip
     p.add_argument("--vgg", type=Path, help="VGG's weights (.safetensors), for rows that need them")
@@ -249,10 +255,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--jpeg", action="store_true", help="compress, at the same severity")
     p.add_argument("--h264", type=int, metavar="CRF", help="pass each picture through H.264")
     p.add_argument("--severity", default="medium", help="light, medium or heavy")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--count", type=int, help="the first so many pictures")
+    p.add_argument("--seed", type=integer(0, 2**63 - 1), default=0)
+    p.add_argument("--count", type=integer(1), help="the first so many pictures")
     p.add_argument(
-        "--longest", type=int, metavar="PIXELS", help="reduce larger pictures to this side first"
+        "--longest",
+        type=integer(1),
+        metavar="PIXELS",
+        help="reduce larger pictures to this side first",
     )
     p.set_defaults(function=_blur)
 
@@ -278,7 +287,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     p.add_argument(
-        "--columns", type=int, default=6, help="places from left to right (default: %(default)s)"
+        "--columns",
+        type=integer(1),
+        default=6,
+        help="places from left to right (default: %(default)s)",
     )
     p.set_defaults(function=_explain)
 

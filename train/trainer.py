@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import io
 import math
 import platform
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from edge_restore.errors import DataError, ModelError, UserError
 from edge_restore.files import atomic_path, make_folder
 from edge_restore.metrics import finite_psnr, ssim
+from edge_restore.plain_file import Kind, open_plain
 from edge_restore.progress import Progress
 from train import networks, optimiser
 from train.blur import Exposure
@@ -35,6 +38,12 @@ from train.schedule import offset_factor, rate
 from train.workers import Workers
 
 CHECKPOINT = "checkpoint.pt"
+
+_KIND = Kind(
+    "a checkpoint",
+    "the checkpoint that the run in this folder wrote",
+    "remove it to train anew, or give another --out folder",
+)
 
 
 class TrainingDiverged(UserError):
@@ -180,13 +189,24 @@ def _resume(
 ) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    for what, theirs, ours in (
-        # Parsed, so that a key that came after the checkpoint has its default in both.
-        ("recipe", parse(state["recipe"], f"the recipe in {path}"), recipe),
-        ("training pack", state["pack"], pack.sha256),
-        ("number of processes", len(state["sources"]), workers),
-    ):
+    with open_plain(path, _KIND) as (file, _):
+        content = file.read()
+    _check_archive(path, content)
+    try:
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location=device, weights_only=True
+        )
+        known = [
+            # Parsed, so that a key that came after the checkpoint has its default in both.
+            ("recipe", parse(state["recipe"], f"the recipe in {path}"), recipe),
+            ("training pack", state["pack"], pack.sha256),
+            ("number of processes", len(state["sources"]), workers),
+        ]
+    except UserError:
+        raise
+    except Exception as error:  # torch raises many kinds
+        raise _KIND.unusable(path, f"{error}".partition("\n")[0][:200]) from error
+    for what, theirs, ours in known:
         if theirs != ours:
             raise DataError(
                 f"{path} belongs to another {what}",
@@ -194,6 +214,17 @@ def _resume(
                 mend="give another --out folder, or --init with the weights to start from them",
             )
     return state
+
+
+def _check_archive(path: Path, content: bytes) -> None:
+    """Compare the checksums in the zip file that a checkpoint is; torch does not."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            wrong = archive.testzip()
+    except Exception as error:  # BadZipFile, and what damage makes of its own arithmetic
+        raise _KIND.unusable(path, str(error)) from error
+    if wrong is not None:
+        raise _KIND.unusable(path, f"the checksum of its member '{wrong}' is wrong")
 
 
 def _better(score: Score, best: dict[str, Any] | None, keep: str) -> bool:

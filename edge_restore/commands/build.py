@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_restore.errors import OptionError
+from edge_restore.option_types import number
 
 if TYPE_CHECKING:
     from edge_restore.engine.builder import Built
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=number(0),
         default=600.0,
         metavar="SECONDS",
         help="for another process that builds the same engine; default: 600",

@@ -277,3 +277,10 @@ def test_a_card_of_another_file_is_refused(models, frames_file, tmp_path, capsys
     words = ["quantise", str(copy), "--frames", str(frames_file), "--out", str(tmp_path / "o.onnx")]
     assert main(words) == 2
     assert "does not match its card" in capsys.readouterr().err
+
+
+def test_scales_of_another_network_are_refused(models, scales, tmp_path):
+    model, card = quantiser.load(models["fp32"])
+    other = replace(scales, network="lmfn")
+    with pytest.raises(ModelError, match="the scales are of 'lmfn'"):
+        quantiser.write(model, card, other, tmp_path / "q.onnx", command="a test")

@@ -168,3 +168,15 @@ def test_the_published_weights_order_distortions() -> None:
     blurs = [cv2.GaussianBlur(a, (0, 0), sigma) for sigma in (0.7, 1.5, 3.0)]
     distances = lpips.Lpips(path).distances(a, blurs)
     assert 0 < distances[0] < distances[1] < distances[2] < 1
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["features.0.weight", "features.28.bias", "lpips.lin4.weight"])
+def test_weights_that_are_not_finite_are_refused(
+    tensors: dict[str, np.ndarray], tmp_path: Path, name: str, number: float
+) -> None:
+    changed = tensors[name].copy()
+    changed.reshape(-1)[-1] = number
+    path = write_tensors(tmp_path / "w.safetensors", {**tensors, name: changed})
+    with pytest.raises(ModelError, match=f"{name} holds a number that is not finite"):
+        lpips.Lpips(path)

@@ -269,3 +269,45 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert "Traceback" not in error
     assert not (tmp_path / "p.npz").exists()
     assert cards.card_path(tmp_path / "o" / "svdn.safetensors").exists() is False
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["pack", "{photos}", "--out", "{tmp}/p.npz", "--longest", "0"],
+        ["pack", "{photos}", "--out", "{tmp}/p.npz", "--longest-clip", "-1"],
+        ["pack", "{photos}", "--out", "{tmp}/p.npz", "--frames", "0"],
+        ["blur", "{photos}", "--out", "{tmp}/p", "--count", "-1"],
+        ["blur", "{photos}", "--out", "{tmp}/p", "--longest", "0"],
+        ["blur", "{photos}", "--out", "{tmp}/p", "--seed", "-1"],
+        [*RUN, "--data", "{pack}", "--threads", "0"],
+        [*RUN, "--data", "{pack}", "--max-minutes", "nan"],
+        [*RUN, "--data", "{pack}", "--max-minutes=-1"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_any_work(
+    options, run, pack_file, photos, tmp_path, capsys
+):
+    filled = [a.format(run=run, pack=pack_file, tmp=tmp_path, photos=photos) for a in options]
+    with pytest.raises(SystemExit) as end:
+        main(filled)
+    assert end.value.code == 2
+    assert "is not a" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_checkpoint_is_named(run, pack_file, tmp_path, capsys):
+    import random
+
+    whole = (run / "checkpoint.pt").read_bytes()
+    command = [str(run / "tiny.toml"), "--data", str(pack_file), "--out", str(tmp_path)]
+    rng = random.Random(0)
+    for number in range(24):
+        place = rng.randrange(len(whole))
+        damaged = (whole[:place], whole[:place] + b"\xff" * 64 + whole[place + 64 :], b"text")
+        (tmp_path / "checkpoint.pt").write_bytes(damaged[number % 3])
+        if (code := main([*command, "--max-minutes", "0"])) != 0:
+            assert code == 2
+            assert "cannot be read as a checkpoint" in capsys.readouterr().err
+            continue
+        assert number % 3 == 1  # between two members, where nothing is
