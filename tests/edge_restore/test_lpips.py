@@ -178,5 +178,5 @@ def test_weights_that_are_not_finite_are_refused(
     changed = tensors[name].copy()
     changed.reshape(-1)[-1] = number
     path = write_tensors(tmp_path / "w.safetensors", {**tensors, name: changed})
-    with pytest.raises(ModelError, match=f"{name} holds a number that is not finite"):
+    with pytest.raises(ModelError, match=f"{name}. holds numbers that are not finite"):
         lpips.Lpips(path)
