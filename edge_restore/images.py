@@ -88,7 +88,7 @@ def read_image(path: str | Path) -> Pixels:
 _DAMAGE = re.compile(
     r"Corrupt JPEG|Premature end|Inconsistent progression|Invalid SOS|libpng error"
     r"|libpng warning: .*(IDAT|CRC|[Dd]ata)|[Nn]ot enough|[Rr]ead error|[Dd]ecod\w* error"
-    r"|[Bb]ad code|[Cc]orrupt|[Tt]runcated"
+    r"|[Bb]ad code|[Cc]orrupt|[Tt]runcated|TIFF_Error"
 )
 """What decoders say of a picture that they give nevertheless, in part."""
 

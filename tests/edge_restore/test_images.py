@@ -296,3 +296,18 @@ def test_output_names_of_two_images_differ() -> None:
         with pytest.raises(DataError) as error:
             output_names(names)
         assert all(name in str(error.value) for name in names)
+
+
+def test_codes_that_a_packed_tiff_cannot_have_are_named(tmp_path):
+    import cv2
+
+    random = np.random.default_rng(3)
+    picture = np.repeat(random.integers(0, 255, (40, 10, 3), np.uint8), 6, axis=1)
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+    assert read_image(path).shape == picture.shape
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(16) + whole[middle + 16 :])
+    with pytest.raises(DataError, match="is damaged"):
+        read_image(path)
