@@ -1,14 +1,16 @@
-"""Types of command-line options that are numbers within a range, for argparse's ``type=``.
+"""What command-line options may be: numbers within a range, and never without an effect.
 
-What is out of range is refused while the command line is read, before any work, like a word where a
-number is asked for.
+The types are for argparse's ``type=``. What is out of range is refused while the command line is
+read, before any work, like a word where a number is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from edge_restore.errors import OptionError
 
 
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
@@ -48,3 +50,28 @@ def number(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def refuse_unused(options: argparse.Namespace, names: Iterable[str], *, beside: str) -> None:
+    """Refuse options that would be taken and ignored, such as the name of a file to write.
+
+    Args:
+        options: what was given, with the parser of its command in the attribute `parser`.
+        names: the options that have no effect, e.g. "--json".
+        beside: what makes them so, e.g. "'bench compare'".
+
+    Raises:
+        OptionError: some have another value than the default.
+    """
+    parser: argparse.ArgumentParser = options.parser
+    given = []
+    for name in names:
+        attribute = name.removeprefix("--").replace("-", "_")
+        if getattr(options, attribute) != parser.get_default(attribute):
+            given.append(name)
+    if given:
+        raise OptionError(
+            f"{', '.join(given)} beside {beside}, where nothing uses it",
+            expected="options that have an effect together",
+            mend=f"leave {' and '.join(given)} out; see `{parser.prog} --help`",
+        )

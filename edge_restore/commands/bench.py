@@ -16,6 +16,7 @@ from edge_restore.commands.restorer_options import (
 )
 from edge_restore.errors import OptionError
 from edge_restore.json_file import encode
+from edge_restore.option_types import refuse_unused
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from edge_restore.outputs import Input
 
 _SIZES = "360x640"
+
+_OF_MEASURING = (
+    "--sizes", "--samples", "--seconds", "--html", "--model", "--backend", "--threads",
+    "--memory-budget",
+)  # fmt: skip
+"""The options that the other actions have no use for."""
 
 HELP = """\
 Measure how long restoring takes here, and what that says of published claims.
@@ -92,6 +99,8 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
             expected="a positive, finite number of each",
             mend="leave both out for 64 frames, or as many as fit into a minute",
         )
+    if words:
+        raise _too_many("measure", "no report")
     _check_outputs(options, model_inputs(options))
     report = _run_all(options, _sizes(options.sizes))
     if options.json is not None:
@@ -115,6 +124,7 @@ def _claims(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise _too_many("claims", "no or one report")
     _check_outputs(options, [("the report", Path(word)) for word in words])
     report = BenchReport.read(words[0]) if words else None
+    refuse_unused(options, _OF_MEASURING, beside="'bench claims'")
     judgements = tables.verdicts(report)
     if options.json is not None:
         from edge_restore.files import write_text
@@ -141,6 +151,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise _too_many("compare", "two reports")
     _check_outputs(options, [("the report", Path(word)) for word in words])
     a, b = (BenchReport.read(word) for word in words)
+    refuse_unused(options, ("--json", *_OF_MEASURING), beside="'bench compare'")
     table = tables.comparison(a, b, (Path(words[0]).stem, Path(words[1]).stem))
     if not table[1]:
         raise OptionError(

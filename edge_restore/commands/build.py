@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_restore.errors import OptionError
-from edge_restore.option_types import number
+from edge_restore.option_types import number, refuse_unused
 
 if TYPE_CHECKING:
     from edge_restore.engine.builder import Built
@@ -116,6 +116,10 @@ def build(options: argparse.Namespace) -> int:
             expected="the name of the engine; its manifest goes beside it",
             mend=f"use -o {options.output.with_suffix('.engine')}",
         )
+    if options.output is not None:
+        refuse_unused(options, ("--force", "--wait"), beside="--output, which is always built")
+    if options.precision != "int8":
+        refuse_unused(options, ("--ungated",), beside=f"--precision {options.precision}")
     _check_outputs(options, options.output)
     if options.output is not None:
         # Nothing would load it from there, so do not begin to build it.

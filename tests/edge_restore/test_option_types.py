@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from edge_restore import option_types
+from edge_restore.errors import OptionError
 
 
 def test_numbers_within_the_range_are_taken() -> None:
@@ -33,3 +34,23 @@ def test_both_ends_of_a_range_are_named() -> None:
         option_types.integer(0, 51)("52")
     with pytest.raises(argparse.ArgumentTypeError, match="'inf' is not a number from 0 to 100"):
         option_types.number(0, 100)("inf")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="prog")
+    made.add_argument("--json")
+    made.add_argument("--memory-budget", type=int, default=3)
+    made.set_defaults(parser=made)
+    return made
+
+
+@pytest.mark.parametrize("words", [[], ["--memory-budget", "3"]])
+def test_options_at_their_defaults_pass(words: list[str]) -> None:
+    given = parser().parse_args(words)
+    option_types.refuse_unused(given, ("--json", "--memory-budget"), beside="x")
+
+
+def test_options_without_an_effect_are_refused_by_name() -> None:
+    given = parser().parse_args(["--memory-budget", "0", "--json", ""])
+    with pytest.raises(OptionError, match=r"--json, --memory-budget beside x, .*\n.*\n.*prog --h"):
+        option_types.refuse_unused(given, ("--json", "--memory-budget"), beside="x")

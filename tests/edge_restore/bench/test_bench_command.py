@@ -233,3 +233,35 @@ def test_labels_of_points_that_lie_together_do_not() -> None:
 def test_seconds_that_are_no_finite_time_are_refused(seconds, capsys):
     assert cli.main(["bench", "--sizes", "16x16", f"--seconds={seconds}"]) == 2
     assert "a positive, finite number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["claims", "a.json", "--html", "x.html"], "--html"),
+        (["claims", "--sizes", "64x64", "--threads", "1"], "--sizes, --threads"),
+        (["compare", "a.json", "a.json", "--json", "x.json"], "--json"),
+        (
+            ["compare", "a.json", "a.json", "--html", "x.html", "--samples", "3"],
+            "--samples, --html",
+        ),
+        (["compare", "a.json", "a.json", "--backend", "openvino"], "--backend"),
+    ],
+)
+def test_options_of_another_action_are_refused(
+    words: list[str],
+    unused: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    a_report().write(tmp_path / "a.json")
+    assert cli.main(["bench", *words]) == 2
+    assert f"{unused} beside 'bench {words[0]}'" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_words_after_measure_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "measure", "720x1280", "--model", str(model)]) == 2
+    assert "another number of reports" in capsys.readouterr().err
