@@ -14,10 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_restore import optional
 from edge_restore.frames import Pixels
 
 Vector = npt.NDArray[np.float64]
@@ -172,8 +174,7 @@ class HandHeldCamera:
 
     def _scene(self, photo: Pixels) -> LinearLight:
         """The photo in linear light, cut to the frame's aspect, at the rendering's resolution."""
-        import cv2
-
+        cv2 = _opencv()
         width = round(self.width * SCENE_WIDTH) * _OVERSAMPLING
         height = round(self.height * SCENE_WIDTH) * _OVERSAMPLING
         scale = self._photo_scale((photo.shape[0], photo.shape[1])) * _OVERSAMPLING
@@ -189,8 +190,7 @@ class HandHeldCamera:
 
     def _view(self, scene: LinearLight, angles: Vector) -> LinearLight:
         """What the sensor sees with the camera turned by `angles`, oversampled."""
-        import cv2
-
+        cv2 = _opencv()
         n = _OVERSAMPLING
         # Pixel centres: the middle of oversampled pixel i lies at (i + 0.5) / n - 0.5.
         to_frame = np.array([[1 / n, 0, 0.5 / n - 0.5], [0, 1 / n, 0.5 / n - 0.5], [0, 0, 1]])
@@ -209,14 +209,13 @@ class HandHeldCamera:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        return view.astype(np.float32, copy=False)
+        return np.asarray(view, np.float32)
 
     def _binned(self, light: LinearLight) -> LinearLight:
-        import cv2
-
+        cv2 = _opencv()
         size = (self.width, self.height)
         binned = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
-        return binned.astype(np.float32, copy=False)
+        return np.asarray(binned, np.float32)
 
     def _recorded(self, light: LinearLight, random: np.random.Generator) -> Pixels:
         """Light as the sensor records it: shot and read noise, gamma, 8 bits."""
@@ -252,3 +251,7 @@ def _to_8_bit(light: LinearLight) -> Pixels:
     )
     levels: Pixels = np.rint(value * 255).astype(np.uint8)
     return levels
+
+
+def _opencv() -> ModuleType:
+    return optional.require("cv2", needed_for="simulating a camera")

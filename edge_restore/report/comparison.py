@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edge_restore.frames import Pixels
 from edge_restore.metrics import psnr
+from edge_restore.report.drawing import opencv
 
 DIVIDER = 4
 """Width of the line between two pictures, in pixels."""
@@ -74,8 +75,7 @@ def _row(cells: Sequence[Pixels]) -> Pixels:
 
 
 def _header(frame_width: int) -> Pixels:
-    import cv2
-
+    cv2 = opencv()
     cell = frame_width // 2 * _ZOOM
     row = np.full((_HEADER, 3 * (cell + _GAP) + _GAP, 3), _PAPER, np.uint8)
     for i, name in enumerate(("blurred", "restored", "sharp (ground truth)")):
@@ -86,8 +86,7 @@ def _header(frame_width: int) -> Pixels:
 
 def _tagged(picture: Pixels, text: str) -> Pixels:
     """The picture with `text` in white on a dark strip in its lower left corner."""
-    import cv2
-
+    cv2 = opencv()
     font, scale = cv2.FONT_HERSHEY_DUPLEX, 0.6
     (width, height), below = cv2.getTextSize(text, font, scale, 1)
     tagged: Pixels = picture.copy()
@@ -100,10 +99,9 @@ def _tagged(picture: Pixels, text: str) -> Pixels:
 
 
 def _enlarged(crop: Pixels) -> npt.NDArray[np.uint8]:
-    import cv2
-
+    cv2 = opencv()
     enlarged = cv2.resize(crop, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_CUBIC)
-    return enlarged.astype(np.uint8, copy=False)
+    return np.asarray(enlarged, np.uint8)
 
 
 def _window(picture: Pixels, subject: tuple[float, float]) -> tuple[slice, slice]:

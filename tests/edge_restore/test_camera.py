@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from edge_restore.demo import camera as module
 from edge_restore.demo.camera import HandHeldCamera, Shot
+from edge_restore.errors import DependencyError
 from edge_restore.frames import Pixels
 from edge_restore.metrics import psnr
 
@@ -131,3 +134,9 @@ def test_srgb_round_trip() -> None:
     levels = np.arange(256, dtype=np.uint8)
     assert np.array_equal(module._to_8_bit(module._to_linear(levels)), levels)
     assert float(module._to_linear(np.array([128], np.uint8))[0]) == pytest.approx(0.2158605, 1e-5)
+
+
+def test_a_camera_without_opencv_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(DependencyError, match="opencv-python"):
+        next(iter(SMALL.film(photo(), 1)))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
+from edge_restore.errors import DependencyError
 from edge_restore.report.comparison import DIVIDER, Example, contact_sheet, side_by_side
 
 pytest.importorskip("cv2")
@@ -57,3 +60,9 @@ def test_subject_outside_of_the_frame() -> None:
     black = flat(0)
     for subject in ((-500.0, 30.0), (900.0, 900.0)):
         assert contact_sheet([Example(black, black, black, "", subject)]).shape[0] == 44 + 128
+
+
+def test_a_comparison_without_opencv_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(DependencyError, match="opencv-python"):
+        side_by_side(flat(50), flat(200))
