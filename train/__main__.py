@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_restore import command_line, frame_size
 from edge_restore.cards import card_path
 from edge_restore.errors import OptionError
-from edge_restore.option_types import integer, number
+from edge_restore.option_types import integer, number, refuse_unused
 from edge_restore.outputs import InputFolder, check_outputs, with_cards
 from edge_restore.shown import shown
 
@@ -31,6 +31,10 @@ on several GPUs, or several processes of a CPU:
 """
 
 
+_OF_PAIRS = ("--severity", "--count", "--task", "--trajectory", "--jpeg", "--h264", "--longest")
+"""The options of `blur` that a sheet, which shows all of the simulator, has no use for."""
+
+
 def _pack(args: argparse.Namespace) -> None:
     from train import packing
 
@@ -40,6 +44,8 @@ def _pack(args: argparse.Namespace) -> None:
             expected="--dataset NAME, whose pairs they are for",
             mend="name folders of photos and clips without --photos",
         )
+    if args.dataset is None:
+        refuse_unused(args, ("--split",), beside="photos and clips without --dataset")
     from train.pack import CLIPS, PHOTOS
 
     folders = [*args.folders, *(args.photos or [])]
@@ -112,6 +118,7 @@ def _blur(args: argparse.Namespace) -> None:
             mend="give one of them",
         )
     if args.sheet is not None:
+        refuse_unused(args, _OF_PAIRS, beside="--sheet")
         check_outputs([("--sheet", args.sheet)], [("the picture", args.folder)])
         sheet.make(args.folder, args.sheet, seed=args.seed)
         return
@@ -126,6 +133,7 @@ def _networks(args: argparse.Namespace) -> None:
     from train import network_table
 
     if args.costs is not None:
+        refuse_unused(args, ("--size", "--json"), beside="--costs")
         check_outputs([("--costs", args.costs)])
         network_table.write_costs(args.costs)
         return
@@ -195,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--neighbours", action="store_true", help="and the frames right before and after each"
     )
-    p.set_defaults(function=_pack)
+    p.set_defaults(function=_pack, parser=p)
 
     p = commands.add_parser(
         "run", help="train by a recipe; the word may be left out before a .toml"
@@ -263,7 +271,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="reduce larger pictures to this side first",
     )
-    p.set_defaults(function=_blur)
+    p.set_defaults(function=_blur, parser=p)
 
     p = commands.add_parser("networks", help="what each network costs, beside its paper's figures")
     p.add_argument(
@@ -276,7 +284,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="instead write the file that `edge-restore bench` counts with",
     )
-    p.set_defaults(function=_networks)
+    p.set_defaults(function=_networks, parser=p)
 
     p = commands.add_parser(
         "explain", help="draw where SVDN samples an image, and the blur map from it"

@@ -42,9 +42,13 @@ def others_of_batch(features: dict[int, Tensor]) -> list[dict[int, Tensor]]:
 
     Returns:
         As many negatives as Intra-CR has, or all others of a batch too small for that.
+
+    Raises:
+        ValueError: there are no others.
     """
     count = len(next(iter(features.values())))
-    assert count > 1
+    if count < 2:  # train/recipe.py refuses such a recipe
+        raise ValueError("Extra-CR takes its negatives from the batch, which is one picture")
     turns = range(1, min(len(LAMBDAS), count - 1) + 1)
     return [{layer: f.roll(turn, 0) for layer, f in features.items()} for turn in turns]
 

@@ -185,7 +185,8 @@ class PatchSource:
         """Continue where `state` was taken; the torch part only on the same kind of device."""
         self._random.bit_generator.state = state["numpy"]
         saved = state["torch"]
-        assert isinstance(saved, Tensor)
+        if not isinstance(saved, Tensor):
+            raise TypeError(f"the state of torch's random numbers is {type(saved).__name__}")
         if saved.shape == self._generator.get_state().shape:
             self._generator.set_state(saved.cpu())
 
@@ -300,7 +301,8 @@ class Ahead:
         Of a training on the CPU, which has one source, the others begin anew.
         """
         others = state.get("others", [])
-        assert isinstance(others, list)
+        if not isinstance(others, list):
+            raise TypeError(f"the states of the other sources are {type(others).__name__}")
         for number, theirs in enumerate((state, *others)):
             self._sources[number].restore(theirs)
         self._states = [source.state() for source in self._sources]

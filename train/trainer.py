@@ -297,15 +297,21 @@ def train(
     checkpoint = folder / CHECKPOINT
     state = _resume(checkpoint, recipe, pack, device, workers.count)
     if state is not None:
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        for each, theirs in zip(optimisers, state["optimisers"], strict=True):
-            each.load_state_dict(theirs)
-        if guide:
-            guide.load_state_dict(state["guide"])
-        criterion.load_state_dict(state.get("loss", {}))
-        batches.restore(state["sources"][workers.rank])
-        step, minutes_before, best = state["step"], state["minutes"], state["best"]
+        try:
+            network.load_state_dict(state["network"])
+            average.load_state_dict(state["average"])
+            for each, theirs in zip(optimisers, state["optimisers"], strict=True):
+                each.load_state_dict(theirs)
+            if guide:
+                guide.load_state_dict(state["guide"])
+            criterion.load_state_dict(state.get("loss", {}))
+            batches.restore(state["sources"][workers.rank])
+            step, minutes_before = int(state["step"]), float(state["minutes"])
+            best = state["best"]
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError, and no fault of the file
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise _KIND.unusable(checkpoint, f"{error}".partition("\n")[0][:200]) from error
     board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
 
     def minutes() -> float:

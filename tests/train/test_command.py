@@ -311,3 +311,45 @@ def test_a_damaged_checkpoint_is_named(run, pack_file, tmp_path, capsys):
             assert "cannot be read as a checkpoint" in capsys.readouterr().err
             continue
         assert number % 3 == 1  # between two members, where nothing is
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("network", {}),
+        ("average", 3),
+        ("optimisers", []),
+        ("sources", [{}]),
+        ("sources", [{"numpy": {"bit_generator": "x"}, "torch": 1}]),
+        ("step", "many"),
+        ("minutes", None),
+        ("best", ...),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_named(key, content, run, pack_file, tmp_path, capsys):
+    import torch
+
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    state[key] = content
+    if content is ...:
+        del state[key]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    command = [str(run / "tiny.toml"), "--data", str(pack_file), "--out", str(tmp_path)]
+    assert main([*command, "--max-minutes", "0"]) == 2
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["pack", "{photos}", "--split", "test", "--out", "{tmp}/p.npz"], "--split"),
+        (["blur", "{photos}/photo0.png", "--sheet", "{tmp}/s.jpg", "--task", "derain", "--jpeg"],
+         "--task, --jpeg"),
+        (["blur", "{photos}/photo0.png", "--sheet", "{tmp}/s.jpg", "--count", "1"], "--count"),
+        (["networks", "--costs", "{tmp}/c.json", "--size", "64x64", "--json"], "--size, --json"),
+    ],
+)  # fmt: skip
+def test_options_without_an_effect_are_refused(words, unused, photos, tmp_path, capsys):
+    assert main([word.format(tmp=tmp_path, photos=photos) for word in words]) == 2
+    assert f"{unused} beside" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
