@@ -16,6 +16,7 @@ from edge_restore.frames import Frame, StageClock
 from edge_restore.sources import colour
 from edge_restore.sources.container import open_container, video_stream
 from edge_restore.sources.container_damage import damaged_places
+from edge_restore.sources.ffv1 import SliceChecksums
 from edge_restore.sources.interlacing import check_progressive
 from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
 from edge_restore.sources.timeline import FrameTimes, Timeline
@@ -138,6 +139,7 @@ class FileSource:
         times = FrameTimes(container, stream)
         self._damaged_frames = 0
         self._damaged_packets.clear()
+        checksums = SliceChecksums() if stream.codec_context.name == "ffv1" else None
         # The sound's packets are not decoded; the timeline is the same with them for all readers.
         packets = container.demux([stream, *container.streams.audio])
         while True:
@@ -155,6 +157,8 @@ class FileSource:
                 self._note_damage(packet)
             if packet.stream is not stream:
                 continue
+            if checksums is not None and packet.size:
+                self._damaged_frames += checksums.damaged(bytes(packet))
             try:
                 pictures: list[VideoFrame] = packet.decode()
             except av.FFmpegError:

@@ -68,7 +68,10 @@ def clip(
     from tests.edge_restore.clips import picture
 
     with av.open(
-        str(path), "w", format=container, container_options=container_options or {}
+        str(path),
+        "w",
+        format=container,
+        container_options={"fflags": "+bitexact", **(container_options or {})},
     ) as out:
         video: Any = out.add_stream(codec, rate=Fraction(25), options=options or {})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, pixel_format

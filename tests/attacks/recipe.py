@@ -98,7 +98,7 @@ class RecipeKind(Kind):
 
     def _judge(self, outcome: Outcome) -> Verdict:
         try:
-            given = tomllib.loads((outcome.work / "r.toml").read_text(encoding="utf-8"))
+            given = tomllib.loads((outcome.work / "r.toml").read_text(encoding="utf-8-sig"))
         except ValueError as error:
             return SILENT, f"Python's own reader refuses it: {error}"
         cards = list((outcome.work / "run").glob("*.card.json"))
@@ -143,7 +143,7 @@ def _differs(given: Any, kept: Any, where: str) -> str:
     if isinstance(given, int | float) and not isinstance(given, bool):
         if not math.isfinite(given) or given < 0:
             return f"{where} is {given}"
-        if abs(given) > 1e18 or (isinstance(given, float) and 0 < given < 1e-300):
+        if abs(given) > 1e18:
             return f"{where} is {given:g}"
         return "" if kept == given else f"{where} is {kept} in the card"
     if isinstance(given, list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,23 @@ def program_stream() -> bytes:
     pack = b"\0\0\1\xba\x44" + bytes(8) + b"\xf8"
     packet = b"\0\0\1\xe0" + (2000).to_bytes(2, "big") + b"\x80" * 2000
     return (pack + packet) * 20 + b"\0\0\1\xb9"
+
+
+def test_a_slice_with_a_wrong_checksum_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=0.4",
+         "-c:v", "ffv1", "-level", "3", "-slicecrc", "1", str(path)],
+        check=True,
+    )  # fmt: skip
+    whole = path.read_bytes()
+
+    def warnings() -> list[str]:
+        with open_source(path) as source:
+            list(source)
+            return source.warnings
+
+    assert warnings() == []
+    for place in (len(whole) // 3, len(whole) // 2, len(whole) * 2 // 3):
+        path.write_bytes(whole[:place] + b"\xa5" + whole[place + 1 :])
+        assert "damaged" in " ".join(warnings()), place
