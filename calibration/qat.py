@@ -79,8 +79,15 @@ def attach(scales: Scales) -> Callable[[nn.Module], None]:
             layer.step = step  # type: ignore[assignment]
         for name in scales.skips:
             given = _block_step(name, scales)
-            assert given is not None
-            modules[_path(name)].register_forward_pre_hook(_Rounding(given))
+            module = modules.get(_path(name))
+            if given is None or module is None:
+                raise ModelError(
+                    f"the scales name the skip connection of '{name}', which is no block's whose "
+                    "first convolution has a scale",
+                    expected=f"scales of {type(network).__name__}",
+                    mend="find the scales on a graph of this network",
+                )
+            module.register_forward_pre_hook(_Rounding(given))
 
     return prepare
 

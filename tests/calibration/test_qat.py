@@ -96,6 +96,14 @@ def test_scales_of_another_network_are_refused(models, frames):
         qat.attach(stray)(create("svdn", width=8))
 
 
+@pytest.mark.parametrize("skip", ["nothing/Add", "Add", "body.0/Add"])
+def test_skip_connections_of_another_network_are_refused(skip, models, frames):
+    found = quantiser.find_scales(*quantiser.load(models["fp32"]), frames)
+    stray = replace(found, skips=(skip,))
+    with pytest.raises(ModelError, match="skip connection of"):
+        qat.attach(stray)(create("svdn", width=8))
+
+
 def test_from_the_command_to_an_int8_graph(models, frames_file, tmp_path, capsys):
     for seed in (1, 2):
         sharp = cv2.cvtColor(picture(seed, (240, 260)), cv2.COLOR_RGB2BGR)

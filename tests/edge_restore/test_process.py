@@ -328,8 +328,8 @@ def test_errors_become_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert process.run("p", lambda: 1, kept="") == 1
 
 
-@pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent"])
-def test_user_whom_the_system_does_not_know(home: str | None) -> None:
+@pytest.mark.parametrize("home", [None, "", "relative", "missing"])
+def test_user_whom_the_system_does_not_know(home: str | None, tmp_path: Path) -> None:
     """As `docker run --user 12345`: no home, no entry among the users, no folder to write to."""
     unshare = ["unshare", "--user", "--map-user=12345"]
     try:
@@ -337,11 +337,11 @@ def test_user_whom_the_system_does_not_know(home: str | None) -> None:
             pytest.skip("no user namespaces here")
     except FileNotFoundError:
         pytest.skip("no unshare here")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": "/nonexistent"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "no")}
     for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME"):
         environment.pop(name, None)
     if home is not None:
-        environment["HOME"] = home
+        environment["HOME"] = str(tmp_path / home) if home == "missing" else home
     for command in ("engines", "models"):
         result = subprocess.run(
             [*unshare, sys.executable, "-m", "edge_restore", command], capture_output=True,
