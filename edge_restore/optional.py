@@ -32,7 +32,7 @@ _DISTRIBUTIONS = {
     "tomli": ("tomli", "train"),
     "tensorrt": ("tensorrt", "gpu"),
     "tensorrt_rtx": ("tensorrt-rtx", "rtx"),
-    "pycuda": ("pycuda", "gpu"),
+    "pycuda": ("pycuda", ""),
     "cuda": ("cuda-bindings", "gpu"),
 }
 
@@ -57,11 +57,18 @@ def require(module: str, *, needed_for: str) -> ModuleType:
         raise explained(error, module, needed_for=needed_for) from error
 
 
-def explained(error: BaseException, module: str = "", *, needed_for: str) -> DependencyError:
-    """What is said of an `error` that was raised by the import of `module`, or names it itself."""
+def explained(
+    error: BaseException, module: str = "", *, needed_for: str, extras: str = ""
+) -> DependencyError:
+    """What is said of an `error` that was raised by the import of `module`, or names it itself.
+
+    Args:
+        extras: of edge-restore that bring all that is needed, where the package's own does not.
+    """
     named = (getattr(error, "name", None) or "").partition(".")[0]
     asked = module.partition(".")[0] or named
     distribution, extra = _DISTRIBUTIONS.get(asked, (asked, ""))
+    extra = extra and (extras or extra)
     if isinstance(error, ModuleNotFoundError) and named == asked:
         return DependencyError(distribution, needed_for=needed_for, extra=extra)
     reason = first_line(error)

@@ -153,13 +153,14 @@ def finish(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def run(program: str, command: Callable[[], int | None], *, kept: str) -> int:
+def run(program: str, command: Callable[[], int | None], *, kept: str, extras: str = "") -> int:
     """Run a command; what it raises for its user's sake becomes a message and an exit code.
 
     Args:
         program: the name that messages begin with.
         command: returns the exit code; None means 0.
         kept: what an interruption leaves, e.g. "the last checkpoint stays".
+        extras: of edge-restore that bring what the program needs, e.g. "train,export".
     """
     _state.program, _state.kept = program, kept
     try:
@@ -172,7 +173,7 @@ def run(program: str, command: Callable[[], int | None], *, kept: str) -> int:
 
         if not optional.is_optional(error):
             raise
-        _say(f"{program}: error: {optional.explained(error, needed_for=program)}")
+        _say(f"{program}: error: {optional.explained(error, needed_for=program, extras=extras)}")
     except KeyboardInterrupt as interruption:
         _say(f"{program}: interrupted; {kept}")
         return 128 + getattr(interruption, "number", signal.SIGINT)

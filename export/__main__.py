@@ -18,10 +18,10 @@ from edge_restore.shown import shown
 
 EPILOG = """\
 examples:
-  python -m export svdn --weights svdn.safetensors --out svdn.onnx --form camera
-  python -m export svdn --weights svdn.safetensors --out svdn-720p.onnx --size 720x1280
-  python -m export svdn --weights svdn.safetensors --out svdn-gs.onnx --deformable GridSample
-  python -m export svdn --weights svdn.safetensors --out svdn-plugin-fp16.onnx --form camera \\
+  python -m export svdn --weights runs/svdn.safetensors --out svdn.onnx --form camera
+  python -m export svdn --weights runs/svdn.safetensors --out svdn-720p.onnx --size 720x1280
+  python -m export svdn --weights runs/svdn.safetensors --out svdn-gs.onnx --deformable GridSample
+  python -m export svdn --weights runs/svdn.safetensors --out svdn-plugin-fp16.onnx --form camera \\
       --deformable plugin --precision fp16
 
 Height and width of a fixed size are multiples of the network's own; the runtime pads other frames.
@@ -80,7 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(arguments)
     command = command_line.kept("python -m export", arguments)
-    return process.run("export", lambda: _export(args, command), kept="nothing was written")
+    return process.run(
+        "export",
+        lambda: _export(args, command),
+        kept="nothing was written",
+        extras="train,export",
+    )
 
 
 def _export(args: argparse.Namespace, command: str) -> None:

@@ -183,7 +183,8 @@ def test_fp16_can_be_in_the_table(int8, models, pairs, capsys):
 
 def test_what_does_not_belong_together_is_refused(int8, models, pairs, lmfn, capsys):
     for model, reference, message in (
-        (models["fp32"], models["fp32"], "is fp32, not INT8"),
+        (lmfn, models["fp32"], "is fp32, not INT8"),
+        (models["fp32"], models["fp32"], "is the card of --reference"),
         (int8["fp32"], models["gridsample-fp16"], "is fp16, not FP32"),
         (int8["fp32"], models["float"], "the reference of float"),
         (int8["fp32"], lmfn, "are of different weights"),
@@ -197,7 +198,7 @@ def test_build_refuses_what_has_not_passed(int8, models, pairs):
     path = int8["fp32"]
     with pytest.raises(ModelError, match="nobody has compared it with FP32"):
         plan._check_gate(path, verify(card_path(path)))
-    check(path, models, pairs, "--min-psnr", -5)
+    check(path, models, pairs, "--min-psnr", 0)
     with pytest.raises(ModelError, match=r"did not pass its gate: .*loses"):
         plan._check_gate(path, verify(card_path(path)))
     check(path, models, pairs, "--min-psnr", 3, "--max-shift", 5)
@@ -205,7 +206,7 @@ def test_build_refuses_what_has_not_passed(int8, models, pairs):
 
 
 def test_a_verdict_that_contradicts_itself_is_refused(int8, models, pairs):
-    check(int8["fp32"], models, pairs, "--min-psnr", -5)
+    check(int8["fp32"], models, pairs, "--min-psnr", 0)
     path = card_path(int8["fp32"])
     document = json.loads(path.read_text())
     document["gate"]["passed"] = True

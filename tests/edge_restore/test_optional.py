@@ -80,8 +80,8 @@ COMMANDS = [
     ("torch", "-m train networks"),
     ("torch", "-m train train/recipes/svdn_cpu.toml --data x.npz --out y"),
     ("onnx", "-m calibration layers svdn"),
-    ("onnx", "-m export svdn --weights x.safetensors --out x.onnx"),
-    ("torch", "-m export svdn --weights x.safetensors --out x.onnx"),
+    ("onnx", "-m export svdn --weights x.safetensors --out y.onnx"),
+    ("torch", "-m export svdn --weights x.safetensors --out y.onnx"),
     ("triton", "-m export.deform_conv compile --out ptx"),
 ]
 

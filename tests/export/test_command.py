@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_exports_and_reports(weights, tmp_path, capsys):
-    out = tmp_path / "svdn.onnx"
+    out = tmp_path / "exported.onnx"
     arguments = ["svdn", "--weights", str(weights), "--out", str(out), "--deformable", "GridSample",
                  "--size", "12x16", "--name", "small"]  # fmt: skip
     assert main(arguments) == 0
@@ -201,7 +201,7 @@ def test_without_torch_the_message_says_what_to_install(tmp_path):
         "--weights",
         "w",
         "--out",
-        "o",
+        str(tmp_path / "o.onnx"),
     ]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert found.returncode == 2

@@ -154,7 +154,7 @@ def test_models_that_are_none(refused: Refused, tmp_path: Path) -> None:
     bare.write_bytes(b"changed")
     assert "does not match its card" in refused(given=bare)
     write_card(bare)
-    assert "cannot take 'bare.onnx'" in refused(given=bare)
+    assert "is not an ONNX file" in refused(given=bare)
 
 
 def test_outputs_that_cannot_be(refused: Refused, tmp_path: Path) -> None:

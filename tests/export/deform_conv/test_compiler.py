@@ -96,9 +96,12 @@ def test_a_hidden_parameter_that_is_used_is_not_stripped(compiler):
 def test_writing_makes_a_folder_that_the_device_reads(compiler, tmp_path, monkeypatch):
     jobs = [(80, "fp16", 8), (120, "fp16", 8)]
     monkeypatch.setattr(compiler, "jobs", lambda: jobs)
-    (tmp_path / "stale.ptx").write_text("")
+    compiler.write_all(tmp_path)
+    monkeypatch.setattr(compiler, "jobs", lambda: jobs[1:])
+    (tmp_path / "somebody's.ptx").write_text("")
     compiler.write_all(tmp_path)
     index = load_index(tmp_path)
     assert [kernel.ptx for kernel in index.kernels]
-    assert len(list(tmp_path.glob("*.ptx"))) == len(jobs)
-    assert index.kernels[1].target == "sm_120", "not sm_120a: other Blackwell GPUs take it too"
+    left = {file.name for file in tmp_path.glob("*.ptx")}
+    assert left == {"deform_conv_sm_120_fp16.ptx", "somebody's.ptx"}
+    assert index.kernels[0].target == "sm_120", "not sm_120a: other Blackwell GPUs take it too"
