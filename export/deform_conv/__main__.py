@@ -65,7 +65,12 @@ def _blocks() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 on success, 2 with a message when it cannot be done here."""
     args = parser().parse_args(arguments)
-    return process.run("deform_conv", lambda: _run(args), kept="no half-written file was left")
+    return process.run(
+        "deform_conv",
+        lambda: _run(args),
+        kept="no half-written file was left",
+        extras="train,export",
+    )
 
 
 def _run(args: argparse.Namespace) -> None:
