@@ -73,7 +73,7 @@ def test_exports_with_parity(lmfn, save_weights, tmp_path, flags, form, capsys):
     weights = save_weights(
         lmfn.state_dict(), "lmfn", network="lmfn", arguments=ARGUMENTS, multiple=16
     )
-    out = tmp_path / "lmfn.onnx"
+    out = tmp_path / "exported.onnx"
     assert main(["lmfn", "--weights", str(weights), "--out", str(out), *flags]) == 0
     assert "75x101: ONNX Runtime and torch differ by" in capsys.readouterr().out
     card = verify(card_path(out))

@@ -49,7 +49,7 @@ def random_weights(save_weights):
 @pytest.mark.parametrize("name", ["drcnet", "fcn"])
 def test_parity(name, form, kind, size, random_weights, tmp_path):
     network, weights = random_weights(name)
-    out = tmp_path / f"{name}.onnx"
+    out = tmp_path / f"{name}-exported.onnx"
     arguments = [name, "--weights", str(weights), "--out", str(out), "--form", form, "--precision",
                  kind, "--size", size]  # fmt: skip
     assert main(arguments) == 0
@@ -68,7 +68,7 @@ def test_parity(name, form, kind, size, random_weights, tmp_path):
 def test_the_masked_normalisation_is_one_island(random_weights, tmp_path):
     """From the masked sums to the division, no tensor of the size H * W is rounded to FP16."""
     _, weights = random_weights("drcnet")
-    out = tmp_path / "drcnet.onnx"
+    out = tmp_path / "exported.onnx"
     assert main(["drcnet", "--weights", str(weights), "--out", str(out)]) == 0
     kept = set(precision.islands(onnx.load(str(out))))
     scope = "stage1.encoder.3.normalisation/"

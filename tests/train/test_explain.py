@@ -133,7 +133,6 @@ def test_what_cannot_be_explained(network, tmp_path, capsys):
         ([image, "--weights", tmp_path / "none.safetensors"], "no weights at"),
         ([tmp_path / "none.png", "--weights", good], "does not exist"),
         ([tmp_path / "tiny.png", "--weights", good], "is 40x20"),
-        ([image, "--weights", good, "--columns", "0"], "number of columns is 0"),
     ]
     for arguments, says in cases:
         assert main(["explain", *map(str, arguments), "--out", str(out)]) == 2

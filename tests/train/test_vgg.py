@@ -113,7 +113,7 @@ def test_values_that_are_not_finite_are_refused(path):
     made = tensors(FIRST)
     made["features.2.bias"][7] = float("nan")
     save_file(made, path)
-    with pytest.raises(ModelError, match=r"not finite, such as in features\.2\.bias"):
+    with pytest.raises(DataError, match=r"features\.2\.bias"):
         VGG("vgg16", {3}, path)
 
 

@@ -85,7 +85,7 @@ def test_asking_and_waiting_restores(tmp_path: Path) -> None:
     assert halves is not None
     for half in halves * 2:
         half()
-    (expected,) = restorer.alone(PICTURE)()  # type: ignore[misc]
+    ((expected, _),) = restorer.alone(PICTURE)()  # type: ignore[misc]
     np.testing.assert_array_equal(restorer._requests[0].get_output_tensor(0).data, expected)
 
 

@@ -67,7 +67,7 @@ def test_recipe_mistakes_are_named_together():
     text = str(caught.value)
     assert "'task' is 'dehaze', not one of deblur, denoise, derain" in text
     assert "'blur.trajectory' is 'zigzag', not one of walk, straight" in text
-    with pytest.raises(RecipeError, match="'compression': JPEG quality from 0 to 95"):
+    with pytest.raises(RecipeError, match=r"'compression\.jpeg_worst' is 0, not 1 or more"):
         parse({"network": "svdn", "optimiser": {"steps": 1}, "compression": {"jpeg_worst": 0}})
 
 
