@@ -298,8 +298,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
         if wanted is float and is_integer(value):  # too large for a float
             errors.append(ranges.problem(path, value))
         elif not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            kind = wanted.__name__
-            errors.append(f"'{where}{name}' is {_shown(value)}, not of type {kind}")
+            errors.append(f"'{where}{name}' is {_shown(value)}, not of type {wanted.__name__}")
         elif name in _CHOICES and value not in _CHOICES[name]:
             known_ones = ", ".join(_CHOICES[name])
             errors.append(f"'{where}{name}' is '{shown(value)[1:-1]}', not one of {known_ones}")
