@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,17 @@ def real_clip() -> Path:
     if not path.is_file():
         pytest.skip(f"evaluation data is missing: {path}; set EDGE_RESTORE_DATA to its folder")
     return path
+
+
+_WORKBENCH = ("train", "export", "calibration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip commands of the packages that do not come with the wheel, where it is tested alone."""
+    absent = [name for name in _WORKBENCH if importlib.util.find_spec(name) is None]
+    for item in items:
+        if item.path.name not in ("test_process.py", "test_optional.py"):
+            continue
+        words = re.split(r"[\[\] .-]+", item.name)
+        if any(name in words for name in absent):
+            item.add_marker(pytest.mark.skip(reason="that package is not beside the wheel"))
