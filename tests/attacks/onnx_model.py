@@ -173,7 +173,7 @@ def _graph(data: bytes, rng: random.Random, work: Path) -> tuple[bytes, str, str
         tensor.dims.extend(dims)
         return model.SerializeToString(), f"{tensor.name} says it is {dims}", ""
     if how == 3:
-        location = rng.choice(("outside.bin", "../work/outside.bin", "m.onnx"))
+        location = rng.choice(("outside.bin", "../other/outside.bin", "m.onnx"))
         (work / "outside.bin").write_bytes(
             numpy_helper.to_array(tensor).astype(np.float32).tobytes()
         )
