@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -190,6 +191,8 @@ def run(
 ) -> list[Result]:  # fmt: skip
     """Train every row that is not trained yet, each in a folder of its own, while the time lasts.
 
+    A row whose training diverges has no outcome, and the others go on.
+
     Args:
         ablation: the rows.
         pack: to train and to validate on.
@@ -200,7 +203,6 @@ def run(
 
     Raises:
         DataError: the pack does not fit, or a folder has a run of another recipe.
-        TrainingDiverged: a row's loss stopped being finite.
     """
     began = time.monotonic()
     results = []
@@ -213,11 +215,18 @@ def run(
             results.append(Result(row, None, "not trained yet"))
             continue
         print(f"{row.name}:", flush=True)
-        outcome = trainer.train(
-            row.recipe, pack, make_folder(folder / row.folder), device=device, max_minutes=left,
-            stopped=stopped,
-        )  # fmt: skip
+        try:
+            outcome = trainer.train(
+                row.recipe, pack, make_folder(folder / row.folder), device=device,
+                max_minutes=left, stopped=stopped,
+            )  # fmt: skip
+        except trainer.TrainingDiverged as error:  # the other rows can be trained nevertheless
+            print(f"{row.name}: {error.found}", file=sys.stderr, flush=True)
+            results.append(Result(row, None, f"diverged at step {error.step}"))
+            continue
         missing = "" if outcome.finished else f"stopped at step {outcome.steps}"
+        if outcome.exploded:
+            missing = f"diverged by step {outcome.steps}"
         results.append(Result(row, outcome, missing))
     return results
 

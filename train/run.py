@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,12 @@ def _write(
         command=args.command_line,
     )
     card.write(card_path(out))
+    if outcome.exploded:
+        print(
+            f"train: warning: the training diverged: what the weights of step {outcome.steps} "
+            f"restore is worse than an even gray picture; {out} has those of step {outcome.kept}",
+            file=sys.stderr,
+        )
     state = (
         "finished" if outcome.finished else f"stopped at step {outcome.steps}; run again to go on"
     )

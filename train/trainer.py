@@ -47,7 +47,9 @@ _KIND = Kind(
 
 
 class TrainingDiverged(UserError):
-    """The loss, or what is restored, is not a finite number any more."""
+    """The loss, or what is restored, is not a finite number any more; `step` says since when."""
+
+    step = 0
 
 
 class OutputNotFinite(ModelError):
@@ -65,12 +67,14 @@ def _diverged(what: str, step: int, checkpoint: Path) -> TrainingDiverged:
     kept = "nothing was kept: it had no checkpoint yet"
     if checkpoint.exists():
         kept = f"the last checkpoint, '{checkpoint}', is untouched"
-    return TrainingDiverged(
+    error = TrainingDiverged(
         f"the training diverged: {what} at step {step}; {kept}",
         expected="a finite loss",
         mend="choose a smaller optimiser.rate, a smaller optimiser.clip above 0 or a longer "
         "optimiser.warmup, and train in another --out folder",
     )
+    error.step = step
+    return error
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Outcome:
         minutes: spent, likewise.
         score: of `weights`.
         finished: the recipe's last step is done.
+        exploded: what the last step's weights restore is worse than an even gray picture, as
+            that of a network is whose numbers are huge, but finite.
     """
 
     weights: dict[str, Tensor]
@@ -103,6 +109,7 @@ class Outcome:
     minutes: float
     score: Score
     finished: bool
+    exploded: bool = False
 
 
 def keep_freed_memory() -> None:
@@ -141,6 +148,16 @@ def evaluate(network: nn.Module, pictures: Exposure, device: torch.device) -> Sc
             rows.append([m(p, truth) for p in before_and_after for m in (finite_psnr, ssim)])
     network.train()
     return Score(*(float(v) for v in np.mean(rows, axis=0)), images=len(rows))
+
+
+def exploded(score: Score, pictures: Exposure) -> bool:
+    """Whether pictures of this score are worse than even gray ones, and those they come from not.
+
+    Huge numbers make pixels black or white with no regard to the truth, which is worse than gray.
+    """
+    truths = [to_pixels(sharp) for sharp in pictures.sharp]
+    gray = float(np.mean([finite_psnr(np.full_like(t, 128), t) for t in truths]))
+    return score.psnr < gray < score.psnr_input
 
 
 def examples(
@@ -415,10 +432,11 @@ def train(
     save()
     if board:
         board.close()
+    lost = exploded(score, validation)
     last = {"step": step, "score": asdict(score), "weights": average.state_dict()}
     kept = best or last
     score = Score(**kept["score"])
-    return Outcome(kept["weights"], kept["step"], step, minutes(), score, step >= o.steps)
+    return Outcome(kept["weights"], kept["step"], step, minutes(), score, step >= o.steps, lost)
 
 
 def machine(device: torch.device) -> str:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from edge_restore.errors import RecipeError
+from edge_restore.json_file import read_json
+from edge_restore.plain_file import Kind
 from train import ablation
 from train.__main__ import main
 
@@ -79,6 +81,24 @@ def test_rows_are_trained_and_stand_beside_the_papers(table, pack_file, tmp_path
     # Once trained, a row is only measured again.
     assert main([*command, "--max-minutes", "0"]) == 0
     assert json.loads((out / "ablation.json").read_text())["rows"][0]["score"] == plain["score"]
+
+
+def test_other_rows_go_on_when_one_diverges(table, pack_file, tmp_path, capsys):
+    wild = "changes = {optimiser = {rate = %s, clip = %s, warmup = 0, steps = %s, ema = 0.0}}"
+    rows = (("not finite", 10.0, 0.0, 20), ("huge", 1.0, 1.0, 6))
+    told = "".join(f'[[rows]]\nname = "{n}"\n{wild % (r, c, s)}\n' for n, r, c, s in rows)
+    table.write_text(TINY.replace("[[rows]]", told + "[[rows]]", 1))
+    out = tmp_path / "runs"
+    assert main(["ablation", str(table), "--data", str(pack_file), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert "not finite: the training diverged" in captured.err
+    table_shown = (out / "ablation.md").read_text()
+    assert table_shown.count("diverged") == 2 and "nan" not in table_shown
+    read = read_json(out / "ablation.json", Kind("a table", "a table", "none"))["rows"]
+    assert re.fullmatch(r"diverged at step \d+", read[0]["missing"]) and read[0]["score"] is None
+    assert read[1]["missing"] == "diverged by step 6"
+    assert [row["steps"] for row in read[2:]] == [3, 3, 0]
+    assert read[2]["missing"] is None and read[2]["score"]["psnr"] > 0
 
 
 def test_mistakes_of_all_rows_are_named_at_once(table):
