@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,11 +16,13 @@ from edge_restore.errors import DataError
 from edge_restore.files import check_writable
 from edge_restore.frames import Pixels
 from edge_restore.images import write_png
+from edge_restore.plain_file import Kind, read_plain
 from edge_restore.report import drawing
+from edge_restore.shown import shown
 
-_NUMBER = r"([-+]?(?:nan|inf|[0-9.]+(?:e[-+]?[0-9]+)?))"
+_NUMBER = r"([-+]?(?:nan|inf|[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[-+]?[0-9]{1,4})?))"
 _LINE = re.compile(
-    rf"\bstep\s+([0-9]+)\s+{_NUMBER} min\s+loss {_NUMBER}\s+rate {_NUMBER}\s+"
+    rf"\bstep\s+([0-9]{{1,15}})\s+{_NUMBER} min\s+loss {_NUMBER}\s+rate {_NUMBER}\s+"
     rf"PSNR {_NUMBER} dB \({_NUMBER}\)\s+SSIM {_NUMBER}"
 )
 
@@ -27,6 +30,17 @@ COLOURS: tuple[drawing.Colour, ...] = (
     (15, 111, 120), (213, 130, 40), (120, 80, 170), (200, 60, 80), (70, 130, 50), (60, 100, 190),
 )  # fmt: skip
 """One for each run; with more runs they begin anew."""
+
+_MAX_BYTES = 16 << 20
+_MAX_LINE = 1000
+_GREATEST = 1e12
+"""What is plotted goes no further; such a loss is as good as none."""
+
+_KIND = Kind(
+    "a log",
+    "what `python -m train RECIPE` printed, kept in a file",
+    "check the path; keep a run's output with: python -m train RECIPE ... | tee LOG",
+)
 
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 40, 44
@@ -56,18 +70,20 @@ class Log:
 def read(path: Path) -> Log:
     """The validations in a log, as `python -m train RECIPE` prints them; other lines are passed.
 
+    How many lines begin as one and are none is said on standard error.
+
     Raises:
-        DataError: there is no such file, or no line of a validation in it.
+        DataError: there is no such file, it is no plain one or too large, or no line of a
+            validation is in it.
     """
-    if not path.is_file():
-        raise DataError(
-            f"there is no log '{path}'",
-            expected="what `python -m train RECIPE` printed, kept in a file",
-            mend="check the path; keep a run's output with: python -m train RECIPE ... | tee LOG",
-        )
     found: dict[int, tuple[float, ...]] = {}
-    for match in _LINE.finditer(path.read_text(encoding="utf-8", errors="replace")):
-        step, numbers = int(match[1]), tuple(float(n) for n in match.groups()[1:])
+    unread = 0
+    for text in read_plain(path, _KIND, _MAX_BYTES).decode("utf-8", "replace").splitlines():
+        match = _LINE.search(text[:_MAX_LINE])
+        if match is None:
+            unread += text.lstrip().startswith("step ") and " PSNR " in text
+            continue
+        step, numbers = int(match[1]), tuple(map(_plottable, match.groups()[1:]))
         if step in found and math.isnan(numbers[1]):  # a resumed run begins without a loss
             numbers = (numbers[0], found[step][1], *numbers[2:])
         found[step] = numbers
@@ -78,10 +94,21 @@ def read(path: Path) -> Log:
             "SSIM 0.71",
             mend="name the file that keeps what `python -m train RECIPE` printed",
         )
+    if unread:
+        print(
+            f"train: warning: {unread} line(s) of '{shown(path)}' begin as a validation's and "
+            "cannot be read; they are passed over",
+            file=sys.stderr,
+        )
     steps = sorted(found)
     _, loss, rate, psnr, gain, ssim = ([found[step][i] for step in steps] for i in range(6))
     name = path.parent.name if path.stem in ("log", "training", "train") else path.stem
     return Log(name, steps, loss, psnr, ssim, rate, psnr[0] - gain[0])
+
+
+def _plottable(digits: str) -> float:
+    value = float(digits)
+    return value if abs(value) <= _GREATEST else math.nan
 
 
 def write(paths: Sequence[Path], out: Path) -> None:

@@ -52,6 +52,7 @@ from pathlib import Path
 from edge_restore.errors import DataError
 from edge_restore.frames import Pixels
 from edge_restore.images import SUFFIXES, ImageError, read_image
+from edge_restore.plain_file import Kind, read_plain
 
 COUPLES = (
     ("blurred", "sharp"), ("blur", "sharp"), ("blur", "gt"), ("input", "target"), ("lq", "gt"),
@@ -59,6 +60,14 @@ COUPLES = (
 """Names of the folders of a `pairs` data set: degraded, sharp."""
 
 _SHOWN = 8
+
+_LIST = Kind(
+    "RealBlur's list",
+    'UTF-8 text with lines "SHARP BLURRED"',
+    "unpack the data set anew",
+)
+_MAX_LIST_BYTES = 16 << 20
+_MAX_PATH = 4096
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,8 @@ class Pair:
 
 def _natural(text: str) -> list[tuple[int, str]]:
     """A sorting key by which "2" comes before "10"."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)
-    ]
+    parts = re.split(r"(\d{1,400})", text)  # Python reads no number of more than 4300 digits
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -181,21 +189,33 @@ def _hide(root: Path, found: _Found) -> None:
 
 def _realblur(root: Path, found: _Found, kind: str = "J") -> None:
     for split in ("train", "test"):
-        try:
-            lines = (root / f"RealBlur_{kind}_{split}_list.txt").read_text("utf-8").splitlines()
-        except OSError:
+        listing = root / f"RealBlur_{kind}_{split}_list.txt"
+        if not listing.exists():
             continue
+        try:
+            lines = read_plain(listing, _LIST, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise _LIST.unusable(
+                listing, f"it is not UTF-8 text ({error.reason} at byte {error.start})"
+            ) from None
         for line in sorted(lines, key=_natural):
             if not line.strip():
                 continue
             # The lists of some mirrors have a third column.
             sharp, degraded = (root / part for part in (*line.split(), "")[:2])
-            missing = [str(path) for path in (degraded, sharp) if not path.is_file()]
+            missing = [str(path)[:_MAX_PATH] for path in (degraded, sharp) if not _is_file(path)]
             found.alone += missing
             if not missing:
                 scene = degraded.parent.parent.name
                 name = f"{scene}/{degraded.stem}"
                 found.pairs.append(Pair(name, degraded, sharp, split, scene))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL byte
+        return False
 
 
 def _sidd(root: Path, found: _Found) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import train
 from edge_restore import cards
+from edge_restore.errors import DataError
 from edge_restore.images import read_image
 from edge_restore.report import drawing
 from train import curves
@@ -37,6 +38,33 @@ def test_a_log_is_read(tmp_path):
     (tmp_path / "run7").mkdir()
     (tmp_path / "run7" / "log.txt").write_text(LOG)
     assert curves.read(tmp_path / "run7" / "log.txt").name == "run7"
+
+
+@pytest.mark.parametrize("number", ["1.2.3", "9" * 5000, "1e99999", "...", "-", "0.5e"])
+def test_a_line_whose_number_is_none_is_passed_over_aloud(tmp_path, capsys, number):
+    path = tmp_path / "log.txt"
+    path.write_text(LOG.replace("loss 0.50000", f"loss {number}"))
+    assert curves.read(path).steps == [0, 200, 300]
+    assert "1 line(s)" in capsys.readouterr().err
+    path.write_text(LOG.replace("step     100", f"step {'1' * 5000}"))
+    assert curves.read(path).steps == [0, 200, 300]
+    assert "1 line(s)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "1e300", "-2e4000"])
+def test_a_number_that_cannot_be_drawn_is_as_none(tmp_path, number):
+    path = tmp_path / "log.txt"
+    path.write_text(LOG.replace("loss 0.50000", f"loss {number}"))
+    log = curves.read(path)
+    assert log.steps == [0, 100, 200, 300] and math.isnan(log.loss[1])
+    curves.draw([log])
+
+
+def test_a_log_is_a_plain_file(tmp_path):
+    with pytest.raises(DataError, match="not a plain file"):
+        curves.read(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
+        curves.read(tmp_path / "missing.txt")
 
 
 @pytest.mark.parametrize("name", ["svdn", "lmfn"])
@@ -88,7 +116,7 @@ def test_a_run_of_one_line_and_without_numbers(tmp_path):
 
 def test_logs_that_are_none(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("step 3: hello")
-    for name, says in (("a.txt", "no line of a validation"), ("none.txt", "there is no log")):
+    for name, says in (("a.txt", "no line of a validation"), ("none.txt", "No such file")):
         assert main(["curves", str(tmp_path / name), "--out", str(tmp_path / "o.png")]) == 2
         error = capsys.readouterr().err
         assert says in error and "to mend:" in error

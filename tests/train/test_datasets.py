@@ -102,6 +102,23 @@ def test_realblur_follows_its_lists(tmp_path, kind, folder):
         read(f"realblur_{kind.lower()}", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00a b\n", "not UTF-8"),
+        (b"a" * 5000 + b" b\n", "no counterpart"),
+        (b"a\0b c\n", "no counterpart"),
+        (b"1" * 9000 + b" 2\n3 4\n", "no counterpart"),
+        (None, "not a plain file"),
+    ],
+)
+def test_a_realblur_list_that_cannot_be_read_is_named(tmp_path, content, message):
+    listing = tmp_path / "RealBlur_J_train_list.txt"
+    listing.mkdir() if content is None else listing.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read("realblur_j", tmp_path)
+
+
 @pytest.mark.parametrize("prefix", ["", "0001_"])
 def test_sidd_small_and_medium(tmp_path, prefix):
     scene = "0001_001_S6_00100_00060_3200_L"
