@@ -8,7 +8,6 @@ if __name__ == "__main__":
     process.guard()  # before the imports that take long
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from edge_restore.errors import OptionError
 from edge_restore.option_types import integer, number, refuse_unused
 from edge_restore.outputs import InputFolder, check_outputs, with_cards
 from edge_restore.shown import shown
+from edge_restore.streams import print_json
 
 EPILOG = """\
 train your own:
@@ -140,7 +140,7 @@ def _networks(args: argparse.Namespace) -> None:
     size = frame_size.parse(args.size, least=1)
     table = network_table.rows(size)
     if args.json:
-        print(json.dumps(network_table.document(size, table), indent=2))
+        print_json(network_table.document(size, table))
     else:
         print(network_table.text(size, table))
 

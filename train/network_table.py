@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from edge_restore.bench import costs
 from edge_restore.files import write_text
+from edge_restore.json_file import encode
 from train.networks import NETWORKS, create
 from train.profiler import Cost, profile
 from train.published import PUBLISHED, Published
@@ -54,7 +54,7 @@ def write_costs(path: Path) -> None:
         }
         for name in NETWORKS
     }
-    write_text(path, json.dumps({"schema": costs.SCHEMA, "networks": counted}, indent=1) + "\n")
+    write_text(path, encode({"schema": costs.SCHEMA, "networks": counted}, indent=1) + "\n")
 
 
 def text(size: tuple[int, int], table: list[Row]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from edge_restore.errors import DataError
 from edge_restore.files import make_folder, write_text
 from edge_restore.images import ImageError, output_names, read_image, write_png
+from edge_restore.json_file import encode
 from edge_restore.outputs import InputFolder, check_outputs
 from edge_restore.pairs import DESCRIPTION
 from edge_restore.progress import Progress
@@ -107,7 +107,7 @@ def make(
         "longest": longest,
         **dataclasses.asdict(degradation),
     }  # fmt: skip
-    write_text(out / DESCRIPTION, json.dumps(document, indent=1) + "\n")
+    write_text(out / DESCRIPTION, encode(document, indent=1) + "\n")
     print(f"{written} pairs in {out}")
     if unread:
         more = f"\n    and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""

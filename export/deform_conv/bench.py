@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
 import argparse
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from edge_restore import frame_size
 from edge_restore.errors import BackendError, OptionError
 from edge_restore.files import check_writable, write_text
+from edge_restore.json_file import encode
 from edge_restore.latency import Percentiles, percentiles
 
 SCHEMA = "edge_restore.kernel_bench/1"
@@ -285,7 +285,7 @@ def _run(args: argparse.Namespace) -> None:
         "tuned": tuned,
     }
     if args.out is not None:
-        write_text(args.out, json.dumps(document, indent=1) + "\n")
+        write_text(args.out, encode(document, indent=1) + "\n")
     print(table(document))
     if args.tune:
         print(

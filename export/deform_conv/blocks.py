@@ -23,17 +23,26 @@ instead. Compiling refuses a shape that spills registers.
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_restore.files import write_text
+from edge_restore.json_fields import JsonFields, is_integer
+from edge_restore.json_file import encode, read_json
+from edge_restore.plain_file import Kind
 
 MEASURED = Path(__file__).with_name("measured.json")
 ARCHITECTURES = (80, 86, 87, 89, 90, 100, 110, 120)
 """Compute capabilities times ten that PTX is compiled for."""
+
+_KIND = Kind(
+    "a table of measured block shapes",
+    "what `python -m export.deform_conv.bench --tune` writes",
+    "remove it, and measure anew on the GPU",
+)
+_GREATEST = {"tile_height": 256, "tile_width": 256, "block_in": 256, "block_out": 256, "warps": 32}
 
 CHANNELS, OUT_CHANNELS, TAPS_SIDE = 48, 48, 5
 """SVDN's deformable layers; what the model weighs shapes by."""
@@ -216,13 +225,41 @@ def record(arch: int, precision: str, blocks: Blocks, median_ms: float, gpu: str
         gpu: its name, as the driver gives it.
     """
     table = _measured()
-    entry = {"blocks": asdict(blocks), "median_ms": median_ms, "gpu": gpu}
+    shape = dict(sorted(asdict(blocks).items()))
+    entry = {"blocks": shape, "gpu": gpu, "median_ms": median_ms}
     table.setdefault(f"sm_{arch}", {})[precision] = entry
-    write_text(MEASURED, json.dumps(table, indent=2, sort_keys=True) + "\n")
+    ordered = {name: dict(sorted(shapes.items())) for name, shapes in sorted(table.items())}
+    write_text(MEASURED, encode(ordered, indent=2) + "\n")
 
 
 def _measured() -> dict[str, dict[str, Any]]:
     if not MEASURED.exists():
         return {}
-    table: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text(encoding="utf-8"))
+    document = JsonFields(read_json(MEASURED, _KIND))
+    table = {
+        arch: {precision: _entry(shapes.child(precision)) for precision in shapes.document}
+        for arch in document.document
+        for shapes in [document.child(arch)]
+    }
+    if document.errors:
+        raise _KIND.unusable(MEASURED, document.listing())
     return table
+
+
+def _entry(fields: JsonFields) -> dict[str, Any]:
+    """One shape as `record` writes it: powers of two within what a block can be."""
+    inner = fields.child("blocks")
+    shape = {
+        key: inner.take(key, f"a power of two up to {most}", _power_of_two(most), 1)
+        for key, most in _GREATEST.items()
+    }
+    shape["unroll"] = inner.integer("unroll", 1, 64)
+    return {
+        "blocks": dict(sorted(shape.items())),
+        "gpu": fields.text("gpu"),
+        "median_ms": fields.number("median_ms", 0),
+    }
+
+
+def _power_of_two(most: int) -> Callable[[Any], bool]:
+    return lambda value: is_integer(value) and 1 <= value <= most and value & (value - 1) == 0

@@ -16,7 +16,6 @@ that Triton brings:
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import subprocess
 import tempfile
@@ -31,11 +30,15 @@ from triton.compiler import ASTSource
 from edge_restore import process
 from edge_restore.engine.kernels import SCHEMA, Argument
 from edge_restore.errors import InternalError, UserError
-from edge_restore.files import make_folder, open_input, write_text
+from edge_restore.files import make_folder, write_text
+from edge_restore.json_file import encode, read_json
 from edge_restore.outputs import check_outputs
+from edge_restore.plain_file import Kind
 from export.deform_conv import kernel
 from export.deform_conv.blocks import ARCHITECTURES, SHARED_LIMIT, Blocks, choose_blocks
 from export.deform_conv.launch import compiled
+
+_INDEX = Kind("the index", "the index of a folder of ours", "remove it")
 
 ENTRY = "deform_conv"
 ALIGNMENT = {"fp16": 8, "fp32": 4}
@@ -143,7 +146,7 @@ def write_all(folder: Path) -> list[Compiled]:
         "triton": triton.__version__,
         "kernels": [entry(one) for one in everything],
     }
-    write_text(folder / "index.json", json.dumps(document, indent=1) + "\n")
+    write_text(folder / "index.json", encode(document, indent=1) + "\n")
     for stale in before - {one.file for one in everything}:
         (folder / stale).unlink(missing_ok=True)
     return everything
@@ -219,12 +222,12 @@ def assemble(ptx: str, arch: str) -> tuple[int, str]:
 def _listed(index: Path) -> set[str]:
     """The files that an earlier index of ours names; other PTX in the folder is somebody else's."""
     try:
-        with open_input(index, "the index") as file:
-            document = json.load(file)
+        document = read_json(index, _INDEX)
         if document["schema"] != SCHEMA:
             return set()
-        return {Path(kernel["file"]).name for kernel in document["kernels"]}
-    except (UserError, ValueError, LookupError, TypeError, RecursionError):
+        names = {Path(kernel["file"]).name for kernel in document["kernels"]}
+        return {name for name in names if name.endswith(".ptx") and "\0" not in name}
+    except (UserError, LookupError, TypeError):
         return set()
 
 

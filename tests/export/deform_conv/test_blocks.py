@@ -5,6 +5,7 @@ import json
 import pytest
 
 from edge_restore.engine.kernels import load_index
+from edge_restore.errors import DataError
 from export.deform_conv import blocks
 from export.deform_conv.blocks import (
     ARCHITECTURES,
@@ -60,6 +61,25 @@ def test_the_model_knows_registers_and_shared_memory_of_what_is_shipped():
         found = estimate(choose_blocks(arch, kernel.precision), arch, kernel.precision)
         assert found.registers == pytest.approx(kernel.registers, rel=0.34), kernel.file
         assert found.shared >= kernel.shared_bytes, kernel.file
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{", ""), ('"warps": 4', '"warps": 3'), ('"warps": 4', '"warps": true'),
+        ('"warps": 4', '"wraps": 4'), ('"unroll": 1', '"unroll": ' + "9" * 5000), ("0.5", "NaN"),
+        ("0.5", "1e999"), ('"NVIDIA Test"', "null"), ('"blocks": {', '"blocks": [], "b": {'),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_is_named(tmp_path, monkeypatch, old, new):
+    path = tmp_path / "measured.json"
+    monkeypatch.setattr(blocks, "MEASURED", path)
+    blocks.record(89, "fp16", SMALL, 0.5, "NVIDIA Test")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=r"measured\.json"):
+        choose_blocks(89, "fp16")
 
 
 def test_a_measured_shape_goes_before_the_model(tmp_path, monkeypatch):
