@@ -13,7 +13,7 @@ from calibration.ranges import METHODS as RANGE_METHODS
 from edge_restore.errors import DataError
 from edge_restore.files import write_text
 from edge_restore.json_fields import JsonFields, is_number
-from edge_restore.json_file import encode, read_json, shown
+from edge_restore.json_file import abridged, encode, read_json
 from edge_restore.plain_file import Kind
 
 SCHEMA = "edge_restore.int8_scales/1"
@@ -74,7 +74,8 @@ class Scales:
             if not is_number(v) or not _MIN_SCALE <= v <= _MAX_SCALE
         ]
         fields.errors += [
-            f"layers.{shown(name)[1:-1]} is not a positive number that FP32 holds" for name in bad
+            f"layers.{abridged(name)[1:-1]} is not a positive number that FP32 holds"
+            for name in bad
         ]
         scales = cls(
             network=fields.text("network"),

@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from edge_restore import process
 from edge_restore.errors import DataError, SinkError, UserError
+from edge_restore.plain_file import open_unwaiting
 
 _TEMPORARY = re.compile(r"\.edge-restore-[0-9a-f]{16}\.tmp(\.[^./]+)?")
 _LONGEST_SUFFIX = 32
@@ -252,7 +253,7 @@ def open_input(path: str | Path, what: str, error: type[UserError] = DataError) 
         error: it is missing, something else than a plain file, or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor, status = open_unwaiting(path)
     except (OSError, ValueError) as failure:
         if isinstance(failure, FileNotFoundError):
             reason = "does not exist"
@@ -262,10 +263,9 @@ def open_input(path: str | Path, what: str, error: type[UserError] = DataError) 
         raise error(
             f"{what} '{path}' {reason}", expected="a file that can be read", mend="check the path"
         ) from failure
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise _no_plain_input(Path(path), what, mode, error)
+        raise _no_plain_input(Path(path), what, status.st_mode, error)
     return open(descriptor, "rb")
 
 

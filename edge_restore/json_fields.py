@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from edge_restore.json_file import shown
+from edge_restore.json_file import abridged
 
 _T = TypeVar("_T")
 
@@ -59,7 +59,7 @@ class JsonFields:
             return stand_in
         value = self.document[key]
         if not accepts(value):
-            self.errors.append(f"{self._where}{key} is {shown(value)}, not {expected}")
+            self.errors.append(f"{self._where}{key} is {abridged(value)}, not {expected}")
             return stand_in
         return value  # type: ignore[no-any-return]
 

@@ -23,6 +23,7 @@ MAX_BYTES = 16 << 20
 _MAX_DIGITS = 400
 _MAX_KEY = 1024
 _INT64 = 2**63
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -67,8 +68,13 @@ def decode(content: bytes | str) -> Any:
     return value
 
 
-def encode(document: Any, indent: int | None = None) -> str:
+def encode(document: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:
     """The document as JSON text; what stands for bytes of a file name that is not UTF-8 becomes �.
+
+    Args:
+        document: what `decode` gives back.
+        indent: as for `json.dumps`.
+        ascii_only: write other characters as JSON's escapes.
 
     Raises:
         InternalError: a number in it is not finite, or something in it is no JSON. Whoever makes
@@ -78,16 +84,19 @@ def encode(document: Any, indent: int | None = None) -> str:
         text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InternalError(f"a document cannot be written as JSON: {error}") from error
-    return _SURROGATES.sub("\ufffd", text)
+    text = _SURROGATES.sub("\ufffd", text)
+    if ascii_only:  # such characters are in strings alone
+        text = _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return text
 
 
-def shown(value: Any, limit: int = 60) -> str:
+def abridged(value: Any, limit: int = 60) -> str:
     """A decoded value for a message, at most about `limit` characters of it."""
-    text = _shown(value, limit, 3)
+    text = _abridged(value, limit, 3)
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
-def _shown(value: Any, limit: int, depth: int) -> str:
+def _abridged(value: Any, limit: int, depth: int) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):
@@ -98,10 +107,10 @@ def _shown(value: Any, limit: int, depth: int) -> str:
     if isinstance(value, str):
         return json.dumps(_SURROGATES.sub("\ufffd", value[: limit + 1]), ensure_ascii=False)
     if isinstance(value, list | tuple):
-        inner = ", ".join(_shown(v, limit, depth - 1) for v in value[:8]) if depth else "..."
+        inner = ", ".join(_abridged(v, limit, depth - 1) for v in value[:8]) if depth else "..."
         return f"[{inner}{', ...' if len(value) > 8 else ''}]"
     if isinstance(value, dict):
-        pairs = [f"{_shown(k, limit, 0)}: {_shown(v, limit, depth - 1) if depth else '...'}"
+        pairs = [f"{_abridged(k, limit, 0)}: {_abridged(v, limit, depth - 1) if depth else '...'}"
                  for k, v in list(value.items())[:8]]  # fmt: skip
         return f"{{{', '.join(pairs)}{', ...' if len(value) > 8 else ''}}}"
     return repr(value)[: limit + 1]
@@ -130,7 +139,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"it has the key {shown(twice)} twice in one object")
+        raise ValueError(f"it has the key {abridged(twice)} twice in one object")
     return found
 
 
@@ -158,4 +167,4 @@ def _check(value: Any) -> None:
 
 def _check_text(text: str) -> None:
     if not text.isascii() and _SURROGATES.search(text):
-        raise ValueError(f"it has half a character (a lone surrogate) in {shown(text)}")
+        raise ValueError(f"it has half a character (a lone surrogate) in {abridged(text)}")

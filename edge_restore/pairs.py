@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_restore.errors import DataError
 from edge_restore.files import check_readable, reading
 from edge_restore.images import SUFFIXES, image_files, images_in
-from edge_restore.json_file import read_json, shown
+from edge_restore.json_file import abridged, read_json
 from edge_restore.outputs import Input, InputFolder
 from edge_restore.plain_file import Kind
 
@@ -187,7 +187,7 @@ def _severity(description: Path) -> str:
         raise _KIND.unusable(description, "it is no JSON object")
     severity = document.get("severity", "")
     if not isinstance(severity, str) or len(severity) > _MAX_SEVERITY:
-        raise _KIND.unusable(description, f"it gives the severity {shown(severity)}")
+        raise _KIND.unusable(description, f"it gives the severity {abridged(severity)}")
     return severity
 
 

@@ -38,6 +38,19 @@ class Kind:
         )
 
 
+def open_unwaiting(path: str | Path) -> tuple[int, os.stat_result]:
+    """A descriptor of the file, open for reading, and its status; a pipe is not waited for.
+
+    The caller looks at the status before it reads: it may be no plain file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        return descriptor, os.fstat(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
 @contextmanager
 def open_plain(path: str | Path, kind: Kind) -> Iterator[tuple[BinaryIO, int]]:
     """The file, open for reading, and its size in bytes; an OSError inside is the kind's error.
@@ -48,10 +61,8 @@ def open_plain(path: str | Path, kind: Kind) -> Iterator[tuple[BinaryIO, int]]:
         kind.error: there is none, it cannot be opened or read, or it is not a plain file.
     """
     try:
-        # Opening a pipe would wait for who writes it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor, status = open_unwaiting(path)
         try:
-            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise kind.unusable(path, "it is not a plain file")
             with open(descriptor, "rb", closefd=False) as file:

@@ -104,11 +104,10 @@ def print_json(document: Any) -> None:
 
 
 def json_text(document: Any, *, indent: int = 2, ascii_only: bool = False) -> str:
-    """`document` as JSON that can be encoded: undecodable bytes of names become JSON's escapes."""
-    import json
+    """`document` as JSON that can be encoded and read back; see `json_file.encode`."""
+    from edge_restore.json_file import encode
 
-    text = json.dumps(document, ensure_ascii=ascii_only, indent=indent)
-    return text.encode("utf-8", "backslashreplace").decode()
+    return encode(document, indent=indent, ascii_only=ascii_only)
 
 
 def _open_the_closed() -> None:

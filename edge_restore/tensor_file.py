@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_restore.errors import ModelError
-from edge_restore.json_file import decode, shown
+from edge_restore.json_file import abridged, decode
 from edge_restore.plain_file import Kind, open_plain
 
 KIND = Kind(
@@ -67,7 +67,7 @@ def read_header(file: BinaryIO, size: int) -> dict[str, TensorEntry]:
     position = start
     for name, entry in sorted(found.items(), key=lambda one: (one[1].begin, one[1].end)):
         if entry.begin != position:
-            raise ValueError(f"its tensor {shown(name)} overlaps another, or leaves a gap")
+            raise ValueError(f"its tensor {abridged(name)} overlaps another, or leaves a gap")
         position = entry.end
     if position != size:
         raise ValueError(f"its tensors take {position} bytes, and the file has {size}")
@@ -97,7 +97,7 @@ def read_floats(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[np.fl
 
 def _read(file: BinaryIO, name: str, entry: TensorEntry) -> npt.NDArray[np.float32]:
     if entry.dtype not in _FLOATS:
-        raise ValueError(f"its tensor {shown(name)} is {entry.dtype}, not F16, F32 or F64")
+        raise ValueError(f"its tensor {abridged(name)} is {entry.dtype}, not F16, F32 or F64")
     file.seek(entry.begin)
     content = file.read(entry.end - entry.begin)
     if len(content) != entry.end - entry.begin:
@@ -106,7 +106,7 @@ def _read(file: BinaryIO, name: str, entry: TensorEntry) -> npt.NDArray[np.float
     with np.errstate(over="ignore"):
         tensor = values.astype(np.float32)
     if not np.isfinite(tensor).all():
-        raise ValueError(f"its tensor {shown(name)} holds numbers that are not finite")
+        raise ValueError(f"its tensor {abridged(name)} holds numbers that are not finite")
     return tensor
 
 
@@ -116,7 +116,9 @@ def _entry(name: str, entry: Any, start: int) -> TensorEntry:
         whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
         bits = math.prod(shape) * _BITS[dtype] if whole and len(shape) <= _MAX_DIMENSIONS else -1
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"it describes its tensor {shown(name)} as {shown(entry)}") from None
+        found = f"it describes its tensor {abridged(name)} as {abridged(entry)}"
+        raise ValueError(found) from None
     if bits < 0 or 8 * (end - begin) != bits:
-        raise ValueError(f"it describes its tensor {shown(name)} by sizes that do not fit together")
+        found = f"it describes its tensor {abridged(name)} by sizes that do not fit together"
+        raise ValueError(found)
     return TensorEntry(dtype, tuple(shape), start + begin, start + end)

@@ -20,7 +20,7 @@ import torch
 from edge_restore.errors import OptionError, RecipeError
 from edge_restore.files import make_folder, write_text
 from edge_restore.json_fields import is_number
-from edge_restore.json_file import encode, shown
+from edge_restore.json_file import abridged, encode
 from edge_restore.report import cells
 from train import recipe as recipes
 from train import trainer
@@ -119,19 +119,20 @@ def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
 def _row_problems(entry: Any, number: int) -> list[str]:
     """What is wrong with a row apart from its recipe."""
     if not isinstance(entry, dict):
-        return [f"row {number} is {shown(entry)}, not a table"]
+        return [f"row {number} is {abridged(entry)}, not a table"]
     unknown = sorted(entry.keys() - _ROW_KEYS)
-    found = [f"unknown key '{shown(key)[1:-1]}' in row {number}" for key in unknown]
+    found = [f"unknown key '{abridged(key)[1:-1]}' in row {number}" for key in unknown]
     if "name" not in entry:
         found.append(f"row {number} has no name")
     elif not _is_text(entry["name"]) or not Row.folder_of(entry["name"]):
-        found.append(f"row {number} has the name {shown(entry['name'])}, with no letter or digit")
+        name = abridged(entry["name"])
+        found.append(f"row {number} has the name {name}, with no letter or digit")
     if not isinstance(entry.get("changes", {}), dict):
-        found.append(f"row {number} has the changes {shown(entry['changes'])}, not a table")
+        found.append(f"row {number} has the changes {abridged(entry['changes'])}, not a table")
     for key, most in (("psnr", 1000), ("ssim", 1)):
         value = entry.get(key)
         if key in entry and not (is_number(value) and 0 <= value <= most):
-            found.append(f"row {number} has the {key} {shown(value)}, not a number up to {most}")
+            found.append(f"row {number} has the {key} {abridged(value)}, not a number up to {most}")
     return found
 
 
@@ -154,16 +155,16 @@ def read(path: Path, vgg_file: str = "") -> Ablation:
 
 def parse(table: dict[str, Any], origin: str, vgg_file: str = "") -> Ablation:
     """An ablation from a table as TOML gives it; see `read`."""
-    errors = [f"unknown key '{shown(key)[1:-1]}'" for key in sorted(table.keys() - _KEYS)]
+    errors = [f"unknown key '{abridged(key)[1:-1]}'" for key in sorted(table.keys() - _KEYS)]
     errors += [f"missing key '{key}'" for key in sorted(_KEYS - table.keys())]
     errors += [
-        f"'{key}' is {shown(table[key])}, not text"
+        f"'{key}' is {abridged(table[key])}, not text"
         for key in ("title", "measured")
         if key in table and not _is_text(table[key])
     ]
     entries, shared = table.get("rows", []), table.get("recipe", {})
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_ROWS:
-        errors.append(f"'rows' is {shown(entries)}, not 1 to {_MAX_ROWS} tables ([[rows]])")
+        errors.append(f"'rows' is {abridged(entries)}, not 1 to {_MAX_ROWS} tables ([[rows]])")
         entries = []
     rows: list[Row] = []
     for number, entry in enumerate(entries, 1):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_restore.json_file import shown
+from edge_restore.json_file import abridged
 from train.blur import LONGEST
 
 _MAX_STEPS = 10**9
@@ -117,7 +117,7 @@ def problem(path: str, value: Any) -> str:
 def text_problem(path: str, value: str) -> str:
     """What is wrong with a string; empty when nothing is."""
     if len(value) > _MAX_TEXT or "\0" in value:
-        return f"'{path}' is {shown(value)}, not a name"
+        return f"'{path}' is {abridged(value)}, not a name"
     return ""
 
 
@@ -125,15 +125,15 @@ def argument_problems(arguments: dict[str, Any], where: str = "arguments.") -> l
     """What is wrong with the arguments of a network, apart from their names."""
     found = []
     for key, value in arguments.items():
-        name = f"{where}{shown(key)[1:-1]}"
+        name = f"{where}{abridged(key)[1:-1]}"
         if isinstance(value, list | tuple):
             whole = all(type(v) is int and 0 <= v < _MAX_LEVELS for v in value)
             if not whole or len(value) > _MAX_LEVELS:
-                found.append(f"'{name}' is {shown(value)}, not a list of levels")
+                found.append(f"'{name}' is {abridged(value)}, not a list of levels")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found.append(_outside(name, value, *_ARGUMENTS.get(key, (0, 1024))))
         elif value is not None and not isinstance(value, bool):
-            found.append(f"'{name}' is {shown(value)}, not a number, true or false")
+            found.append(f"'{name}' is {abridged(value)}, not a number, true or false")
     return [problem for problem in found if problem]
 
 
@@ -143,4 +143,4 @@ def _outside(path: str, value: float, low: float, high: float) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"'{path}' is {value}, not a number from {low:g} to {high:g}"
     bound = f"{low:g} or more" if value < low else f"{high:.10g} or less"
-    return f"'{path}' is {shown(value)}, not {bound}"
+    return f"'{path}' is {abridged(value)}, not {bound}"

@@ -16,7 +16,7 @@ import torch
 
 from edge_restore.errors import OptionError, RecipeError
 from edge_restore.json_fields import is_integer, is_number
-from edge_restore.json_file import shown
+from edge_restore.json_file import abridged
 from edge_restore.plain_file import Kind
 from train import ranges
 from train.blur import BlurModel
@@ -264,7 +264,7 @@ def _mistakes(kind: type[Any], values: dict[str, Any]) -> list[str]:
 
 def _shown(value: Any) -> str:
     """As Python shows a value, which the messages had before."""
-    return f"'{shown(value)[1:-1]}'" if isinstance(value, str) else shown(value)
+    return f"'{abridged(value)[1:-1]}'" if isinstance(value, str) else abridged(value)
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]) -> Any:
@@ -272,7 +272,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
     known = {f.name: f for f in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for key in sorted(table.keys() - known.keys()):
-        errors.append(f"unknown key '{where}{shown(key)[1:-1]}' (known: {', '.join(known)})")
+        errors.append(f"unknown key '{where}{abridged(key)[1:-1]}' (known: {', '.join(known)})")
     for name, entry in known.items():
         required = (
             entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
@@ -287,7 +287,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
             if isinstance(value, dict):
                 values[name] = _build(wanted, value, f"{where}{name}.", errors)  # type: ignore[arg-type]
             else:
-                errors.append(f"'{where}{name}' is {shown(value)}, not a table")
+                errors.append(f"'{where}{name}' is {abridged(value)}, not a table")
             continue
         if wanted == tuple[Crop, ...]:
             values[name] = _crops(value, f"{where}{name}", errors)
@@ -301,7 +301,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
             errors.append(f"'{where}{name}' is {_shown(value)}, not of type {wanted.__name__}")
         elif name in _CHOICES and value not in _CHOICES[name]:
             known_ones = ", ".join(_CHOICES[name])
-            errors.append(f"'{where}{name}' is '{shown(value)[1:-1]}', not one of {known_ones}")
+            errors.append(f"'{where}{name}' is '{abridged(value)[1:-1]}', not one of {known_ones}")
         elif problem := _problem(path, value):
             errors.append(problem.replace(path, f"{where}{name}", 1))
         else:
@@ -317,7 +317,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str, errors: list[str]
 
 def _crops(value: Any, where: str, errors: list[str]) -> tuple[Crop, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(entry, dict) for entry in value):
-        errors.append(f"'{where}' is {shown(value)}, not an array of tables ([[{where}]])")
+        errors.append(f"'{where}' is {abridged(value)}, not an array of tables ([[{where}]])")
         return ()
     crops = [_build(Crop, entry, f"{where}[{i}].", errors) for i, entry in enumerate(value)]
     if not errors and any(a.step >= b.step for a, b in itertools.pairwise(crops)):
@@ -332,7 +332,7 @@ def _conflicts(recipe: Recipe) -> list[str]:
         found += ranges.argument_problems(recipe.arguments)
         found += [] if found else _network_problems(recipe)
     else:
-        found.append(f"'network' is '{shown(recipe.network)[1:-1]}', not one of {_NAMES}")
+        found.append(f"'network' is '{abridged(recipe.network)[1:-1]}', not one of {_NAMES}")
     if loss.looks_at_features() and data.patch < 16:
         found.append(f"'data.patch' is {data.patch}, and VGG's features need 16 or more")
     if loss.contrast == "extra" and data.batch < 2:

@@ -11,7 +11,7 @@ from edge_restore import optional, tensor_file
 from edge_restore.cards import WeightsCard, card_path, check_digest, read_card, read_described
 from edge_restore.errors import CardError, DataError, ModelError
 from edge_restore.files import atomic_path
-from edge_restore.json_file import shown
+from edge_restore.json_file import abridged as shown
 from edge_restore.plain_file import Kind
 from train import networks
 

@@ -16,7 +16,7 @@ from edge_restore.errors import UserError
 from edge_restore.files import write_text
 from edge_restore.frames import Frame, Pixels
 from edge_restore.images import jpeg_bytes, read_image, write_png
-from edge_restore.metrics import psnr, ssim
+from edge_restore.metrics import finite_psnr, ssim
 from edge_restore.progress import Progress
 from edge_restore.report import cells
 from edge_restore.report.comparison import Example, contact_sheet, side_by_side
@@ -176,7 +176,10 @@ def _quality(inputs: Sequence[Pixels], outputs: Sequence[Pixels], shots: Sequenc
         for before, after, shot in zip(inputs, outputs, shots, strict=True):
             truth = shot.sharp
             scores.append(
-                (psnr(before, truth), psnr(after, truth), ssim(before, truth), ssim(after, truth))
+                (
+                    *(finite_psnr(picture, truth) for picture in (before, after)),
+                    *(ssim(picture, truth) for picture in (before, after)),
+                )
             )
             progress.advance()
     means = (sum(column) / len(scores) for column in zip(*scores, strict=True))

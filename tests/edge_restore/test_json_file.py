@@ -10,7 +10,7 @@ import pytest
 
 from edge_restore.errors import DataError, InternalError
 from edge_restore.json_fields import JsonFields
-from edge_restore.json_file import MAX_DEPTH, decode, encode, read_json, shown
+from edge_restore.json_file import MAX_DEPTH, abridged, decode, encode, read_json
 from edge_restore.plain_file import Kind
 
 KIND = Kind("a list", "a JSON file", "write it again")
@@ -88,8 +88,8 @@ def test_sparse_file_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
     ids=("large", "huge", "long", "nested", "long key", "null"),
 )
 def test_any_value_is_shown_briefly(value: Any) -> None:
-    assert len(shown(value)) <= 70
-    shown(value).encode()
+    assert len(abridged(value)) <= 70
+    abridged(value).encode()
     fields = JsonFields({"width": value})
     assert fields.integer("width", 1, 100) == 1
     assert fields.number("width") == 0.0

@@ -12,7 +12,8 @@ import pytest
 
 import edge_restore
 from edge_restore import command_line
-from edge_restore.errors import OptionError
+from edge_restore.errors import InternalError, OptionError
+from edge_restore.json_file import decode
 from edge_restore.shown import harmless, shown, shown_lines
 from edge_restore.streams import json_text
 
@@ -145,8 +146,15 @@ def test_tables_and_pages_show_control_characters() -> None:
 def test_json_of_undecodable_names_is_valid() -> None:
     for ascii_only in (False, True):
         text = json_text({"a": "\udcff\x1b\x9b"}, ascii_only=ascii_only)
-        assert json.loads(harmless(text)) == {"a": "\udcff\x1b\x9b"}
-        text.encode()
+        assert json.loads(harmless(text)) == {"a": "\ufffd\x1b\x9b"}
+        assert decode(text) == {"a": "\ufffd\x1b\x9b"}
+        assert text.isascii() or not ascii_only
+        sound = {"a": "ä漢😀", "b": [1, 2.5, None, True], "c": {}}
+        assert json_text(sound, ascii_only=ascii_only) == json.dumps(
+            sound, indent=2, ensure_ascii=ascii_only
+        )
+        with pytest.raises(InternalError, match="JSON"):
+            json_text({"a": float("inf")}, ascii_only=ascii_only)
 
 
 @pytest.mark.parametrize(
