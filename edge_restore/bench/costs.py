@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.errors import BackendError, OptionError
+from edge_restore.json_fields import JsonFields
 from edge_restore.json_file import read_json
 from edge_restore.plain_file import Kind
 
@@ -51,20 +52,24 @@ def frame_cost(network: str, height: int, width: int) -> FrameCost:
 
     Raises:
         OptionError: the network was not counted.
+        BackendError: the table cannot be used.
     """
-    counted = read_json(FILE, KIND)["networks"]
-    if network not in counted:
+    document = JsonFields(read_json(FILE, KIND))
+    document.choice("schema", (SCHEMA,))
+    networks = document.child("networks")
+    counted = networks.document
+    if network not in counted and not document.errors:
         raise OptionError(
             f"the cost of '{network}' was not counted",
             expected=f"one of {', '.join(counted)}",
             mend="python -m train networks --costs edge_restore/bench/costs.json",
         )
     near = min(SIZES, key=lambda size: abs(size[0] * size[1] - height * width))
-    found = counted[network][f"{near[0]}x{near[1]}"]
+    found = networks.child(network).child(f"{near[0]}x{near[1]}")
+    macs, moved, weights = (found.integer(k, 0) for k in ("macs", "moved_numbers", "parameters"))
+    if document.errors:
+        raise KIND.unusable(FILE, document.listing())
     share = height * width / (near[0] * near[1])
-    weights = found["parameters"]
     return FrameCost(
-        macs=found["macs"] * share,
-        moved_numbers=(found["moved_numbers"] - weights) * share + weights,
-        parameters=weights,
+        macs=macs * share, moved_numbers=(moved - weights) * share + weights, parameters=weights
     )
