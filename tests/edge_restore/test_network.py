@@ -41,6 +41,8 @@ def environment() -> dict[str, str]:
 
 def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:
     for package in ("edge_restore", "train", "export", "calibration"):
+        if not (ROOT / package).is_dir():
+            continue  # the wheel holds edge_restore alone
         module = package if package == "edge_restore" else f"{package}.__main__"
         code = f"import {module}, os, sys; assert 'onnxruntime' not in sys.modules; " + (
             "print(os.environ['ORT_DISABLE_TELEMETRY'])"
