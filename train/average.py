@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
-from edge_restore.errors import ModelError, OptionError
+from edge_restore.errors import CardError, ModelError, OptionError
 from edge_restore.files import check_writable, sha256
 from train import pack as packs
 from train import recipe as recipes
@@ -51,6 +51,12 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
             f"'{second}' {theirs.network} {theirs.arguments}",
             expected="two weights of the same network",
             mend="name weights of which one was trained from the other",
+        )
+    if not theirs.scores:
+        raise CardError(
+            f"'{card_path(second)}' has no scores",
+            expected="the card of a training, with the set that its weights were scored on",
+            mend="copy the card that was written with these weights",
         )
     ends = network.state_dict(), other.state_dict()
     mixed: dict[str, Tensor] = {

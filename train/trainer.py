@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from edge_restore.files import atomic_path, make_folder
 from edge_restore.metrics import finite_psnr, ssim
 from edge_restore.plain_file import Kind, open_plain
 from edge_restore.progress import Progress
+from edge_restore.shown import shown
 from train import networks, optimiser
 from train.blur import Exposure
 from train.board import Board
@@ -209,7 +210,7 @@ def _resume(
     with open_plain(path, _KIND) as (file, _):
         content = file.read()
     _check_archive(path, content)
-    try:
+    with _fitting(path):
         state: dict[str, Any] = torch.load(
             io.BytesIO(content), map_location=device, weights_only=True
         )
@@ -219,10 +220,6 @@ def _resume(
             ("training pack", state["pack"], pack.sha256),
             ("number of processes", len(state["sources"]), workers),
         ]
-    except UserError:
-        raise
-    except Exception as error:  # torch raises many kinds
-        raise _KIND.unusable(path, f"{error}".partition("\n")[0][:200]) from error
     for what, theirs, ours in known:
         if theirs != ours:
             raise DataError(
@@ -230,7 +227,68 @@ def _resume(
                 expected="the recipe, pack and number of processes that made the checkpoint",
                 mend="give another --out folder, or --init with the weights to start from them",
             )
+    with _fitting(path):
+        _check_finite(state, "it")
     return state
+
+
+@contextlib.contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is because the checkpoint is not one of this training."""
+    try:
+        yield
+    except (UserError, torch.cuda.OutOfMemoryError):  # no fault of the file
+        raise
+    except Exception as error:  # torch raises many kinds
+        problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
+        raise _KIND.unusable(path, shown(problem)) from error
+
+
+def _check_finite(value: Any, name: str) -> None:
+    """ValueError where a number anywhere in the state is not finite."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _check_finite(each, str(key))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_finite(each, name)
+    elif isinstance(value, Tensor):
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"'{name}' holds numbers that are not finite")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"'{name}' is {value}")
+
+
+def _check_moments(of: torch.optim.Optimizer) -> None:
+    """ValueError where an optimizer's tensors are not of their parameter's shape; torch takes them.
+
+    A count of steps is one number.
+    """
+    for parameter, moments in of.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
+                shape = tuple(parameter.shape)
+                raise ValueError(f"'{name}' is {tuple(value.shape)} for a parameter of {shape}")
+
+
+def _place(
+    state: dict[str, Any], network: nn.Module, steps: int
+) -> tuple[int, float, dict[str, Any] | None]:
+    """How far the run has come: steps, minutes and the best so far; ValueError for other types."""
+    step, minutes, best = state["step"], state["minutes"], state["best"]
+    if type(step) is not int or not 0 <= step <= steps:
+        raise ValueError(f"'step' is {step}, not a whole number from 0 to {steps}")
+    if not isinstance(minutes, int | float) or minutes < 0:
+        raise ValueError(f"'minutes' is {minutes}, not a number from 0 on")
+    if best is not None:
+        Score(**best["score"])
+        numbers = [best["step"], *best["score"].values()]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("'best' has a score that is not a number")
+        ours = {key: value.shape for key, value in network.state_dict().items()}
+        if ours != {key: value.shape for key, value in best["weights"].items()}:
+            raise ValueError("'best' does not hold weights of this network")
+    return step, minutes, best
 
 
 def _check_archive(path: Path, content: bytes) -> None:
@@ -314,21 +372,17 @@ def train(
     checkpoint = folder / CHECKPOINT
     state = _resume(checkpoint, recipe, pack, device, workers.count)
     if state is not None:
-        try:
+        with _fitting(checkpoint):
             network.load_state_dict(state["network"])
             average.load_state_dict(state["average"])
             for each, theirs in zip(optimisers, state["optimisers"], strict=True):
                 each.load_state_dict(theirs)
+                _check_moments(each)
             if guide:
                 guide.load_state_dict(state["guide"])
             criterion.load_state_dict(state.get("loss", {}))
             batches.restore(state["sources"][workers.rank])
-            step, minutes_before = int(state["step"]), float(state["minutes"])
-            best = state["best"]
-        except torch.cuda.OutOfMemoryError:  # a RuntimeError, and no fault of the file
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise _KIND.unusable(checkpoint, f"{error}".partition("\n")[0][:200]) from error
+            step, minutes_before, best = _place(state, network, o.steps)
     board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
 
     def minutes() -> float:

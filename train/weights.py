@@ -14,6 +14,7 @@ from edge_restore.files import atomic_path
 from edge_restore.json_file import abridged as shown
 from edge_restore.plain_file import Kind
 from train import networks
+from train.ranges import argument_problems
 
 _KIND = Kind(
     "weights",
@@ -99,6 +100,13 @@ def load(path: Path) -> tuple[nn.Module, WeightsCard]:
             mend="copy the weights and their card together, under their own names",
         )
     check_digest(path, content, card.weights.sha256)
+    wrong = argument_problems(dict(card.arguments))
+    if wrong:
+        raise CardError(
+            f"'{card_path(path)}' names no network that can be built: {wrong[0]}",
+            expected="the arguments that the network was trained with",
+            mend="copy the card that was written with these weights",
+        )
     network = networks.create(card.network, **card.arguments)
     fit(network, tensors, card.network, path)
     return network.eval(), card
