@@ -109,6 +109,8 @@ class WeightsCard:
         training.number("minutes")
         training.text("machine")
         training.text("torch")
+        if "average_of" in training.document:
+            training.sequence("average_of", lambda part: part.text("sha256"))
         card = cls(
             schema=schema,
             network=fields.text("network"),

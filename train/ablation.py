@@ -22,6 +22,7 @@ from edge_restore.files import make_folder, write_text
 from edge_restore.json_fields import is_number
 from edge_restore.json_file import abridged, encode
 from edge_restore.report import cells
+from train import checkpoint as checkpoints
 from train import recipe as recipes
 from train import trainer
 from train.losses import TrainingLoss
@@ -212,7 +213,7 @@ def run(
         if row.recipe.loss.vgg_file == _NO_VGG:
             results.append(Result(row, None, "needs --vgg"))
             continue
-        if (left <= 0 or stopped()) and not (folder / row.folder / trainer.CHECKPOINT).exists():
+        if (left <= 0 or stopped()) and not (folder / row.folder / checkpoints.NAME).exists():
             results.append(Result(row, None, "not trained yet"))
             continue
         print(f"{row.name}:", flush=True)

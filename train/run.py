@@ -16,6 +16,7 @@ from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import DependencyError, OptionError
 from edge_restore.files import check_readable, make_folder, sha256
 from edge_restore.outputs import Input, check_outputs, with_cards
+from train import checkpoint as checkpoints
 from train import pack as packs
 from train import recipe as recipes
 from train import trainer, weights
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda 
     results = args.out / f"{recipe.network}.safetensors"
     vgg = Path(recipe.loss.vgg_file) if recipe.loss.vgg_file else None
     check_outputs(
-        [("--out:", file) for file in (args.out / trainer.CHECKPOINT, results, card_path(results))],
+        [("--out:", file) for file in (args.out / checkpoints.NAME, results, card_path(results))],
         [*inputs(args), ("the recipe's vgg_file", vgg)],
         folders=[("--out", args.out)],
     )
@@ -108,7 +109,7 @@ def _write(
         weights.write_tensors(out, outcome.weights, recipe.network)
     except DependencyError:
         print(
-            f"safetensors is not installed here: {args.out / trainer.CHECKPOINT} holds everything; "
+            f"safetensors is not installed here: {args.out / checkpoints.NAME} holds everything; "
             "run the same command with --max-minutes 0 where it is installed to write the weights"
         )
         return

@@ -5,27 +5,24 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import io
 import math
 import platform
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_restore.errors import DataError, ModelError, UserError
-from edge_restore.files import atomic_path, make_folder
+from edge_restore.errors import ModelError, UserError
+from edge_restore.files import make_folder
 from edge_restore.metrics import finite_psnr, ssim
-from edge_restore.plain_file import Kind, open_plain
 from edge_restore.progress import Progress
-from edge_restore.shown import shown
+from train import checkpoint as checkpoints
 from train import networks, optimiser
 from train.blur import Exposure
 from train.board import Board
@@ -34,17 +31,9 @@ from train.losses import TrainingLoss
 from train.pack import Pack
 from train.patches import Ahead, PatchSource, validation_set
 from train.precision import multiplies_in_bfloat16
-from train.recipe import Recipe, as_table, parse
+from train.recipe import Recipe, as_table
 from train.schedule import offset_factor, rate
 from train.workers import Workers
-
-CHECKPOINT = "checkpoint.pt"
-
-_KIND = Kind(
-    "a checkpoint",
-    "the checkpoint that the run in this folder wrote",
-    "remove it to train anew, or give another --out folder",
-)
 
 
 class TrainingDiverged(UserError):
@@ -172,136 +161,6 @@ def examples(
     return list(zip(pictures.blurred, restored, pictures.sharp, strict=False))
 
 
-class _Stream:
-    """A file for `torch.save`, which makes errors of its own of those of the system."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.failure: OSError | None = None
-
-    def write(self, content: bytes) -> int:
-        try:
-            return self._file.write(content)
-        except OSError as failure:
-            self.failure = failure
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all; SinkError when there is no space for it."""
-    with atomic_path(path, durable=True) as temporary, open(temporary, "wb", 0) as file:
-        stream = _Stream(file)
-        try:
-            torch.save(state, stream)
-        except RuntimeError:
-            if stream.failure is None:
-                raise
-            raise stream.failure from None
-
-
-def _resume(
-    path: Path, recipe: Recipe, pack: Pack, device: torch.device, workers: int
-) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    with open_plain(path, _KIND) as (file, _):
-        content = file.read()
-    _check_archive(path, content)
-    with _fitting(path):
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(content), map_location=device, weights_only=True
-        )
-        known = [
-            # Parsed, so that a key that came after the checkpoint has its default in both.
-            ("recipe", parse(state["recipe"], f"the recipe in {path}"), recipe),
-            ("training pack", state["pack"], pack.sha256),
-            ("number of processes", len(state["sources"]), workers),
-        ]
-    for what, theirs, ours in known:
-        if theirs != ours:
-            raise DataError(
-                f"{path} belongs to another {what}",
-                expected="the recipe, pack and number of processes that made the checkpoint",
-                mend="give another --out folder, or --init with the weights to start from them",
-            )
-    with _fitting(path):
-        _check_finite(state, "it")
-    return state
-
-
-@contextlib.contextmanager
-def _fitting(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside is because the checkpoint is not one of this training."""
-    try:
-        yield
-    except (UserError, torch.cuda.OutOfMemoryError):  # no fault of the file
-        raise
-    except Exception as error:  # torch raises many kinds
-        problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
-        raise _KIND.unusable(path, shown(problem)) from error
-
-
-def _check_finite(value: Any, name: str) -> None:
-    """ValueError where a number anywhere in the state is not finite."""
-    if isinstance(value, dict):
-        for key, each in value.items():
-            _check_finite(each, str(key))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _check_finite(each, name)
-    elif isinstance(value, Tensor):
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"'{name}' holds numbers that are not finite")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"'{name}' is {value}")
-
-
-def _check_moments(of: torch.optim.Optimizer) -> None:
-    """ValueError where an optimizer's tensors are not of their parameter's shape; torch takes them.
-
-    A count of steps is one number.
-    """
-    for parameter, moments in of.state.items():
-        for name, value in moments.items():
-            if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
-                shape = tuple(parameter.shape)
-                raise ValueError(f"'{name}' is {tuple(value.shape)} for a parameter of {shape}")
-
-
-def _place(
-    state: dict[str, Any], network: nn.Module, steps: int
-) -> tuple[int, float, dict[str, Any] | None]:
-    """How far the run has come: steps, minutes and the best so far; ValueError for other types."""
-    step, minutes, best = state["step"], state["minutes"], state["best"]
-    if type(step) is not int or not 0 <= step <= steps:
-        raise ValueError(f"'step' is {step}, not a whole number from 0 to {steps}")
-    if not isinstance(minutes, int | float) or minutes < 0:
-        raise ValueError(f"'minutes' is {minutes}, not a number from 0 on")
-    if best is not None:
-        Score(**best["score"])
-        numbers = [best["step"], *best["score"].values()]
-        if not all(isinstance(number, int | float) for number in numbers):
-            raise ValueError("'best' has a score that is not a number")
-        ours = {key: value.shape for key, value in network.state_dict().items()}
-        if ours != {key: value.shape for key, value in best["weights"].items()}:
-            raise ValueError("'best' does not hold weights of this network")
-    return step, minutes, best
-
-
-def _check_archive(path: Path, content: bytes) -> None:
-    """Compare the checksums in the zip file that a checkpoint is; torch does not."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            wrong = archive.testzip()
-    except Exception as error:  # BadZipFile, and what damage makes of its own arithmetic
-        raise _KIND.unusable(path, str(error)) from error
-    if wrong is not None:
-        raise _KIND.unusable(path, f"the checksum of its member '{wrong}' is wrong")
-
-
 def _better(score: Score, best: dict[str, Any] | None, keep: str) -> bool:
     """Whether `score` beats the kept one in what the recipe keeps the best of."""
     measures = ("psnr", "ssim") if keep == "both" else (keep,)
@@ -369,20 +228,22 @@ def train(
     step, minutes_before = 0, 0.0
     best: dict[str, Any] | None = None
     first = recipe.loss.motion_first if guide else 0
-    checkpoint = folder / CHECKPOINT
-    state = _resume(checkpoint, recipe, pack, device, workers.count)
+    checkpoint = folder / checkpoints.NAME
+    state = checkpoints.load(checkpoint, recipe, pack, device, workers.count)
     if state is not None:
-        with _fitting(checkpoint):
+        with checkpoints.fitting(checkpoint):
             network.load_state_dict(state["network"])
             average.load_state_dict(state["average"])
             for each, theirs in zip(optimisers, state["optimisers"], strict=True):
                 each.load_state_dict(theirs)
-                _check_moments(each)
+                checkpoints.check_moments(each)
             if guide:
                 guide.load_state_dict(state["guide"])
             criterion.load_state_dict(state.get("loss", {}))
             batches.restore(state["sources"][workers.rank])
-            step, minutes_before, best = _place(state, network, o.steps)
+            step, minutes_before, best = checkpoints.place(state, network, o.steps)
+            if best is not None:
+                Score(**best["score"])
     board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
 
     def minutes() -> float:
@@ -391,7 +252,7 @@ def train(
     def save() -> None:
         sources = workers.gather(batches.state())
         if workers.first:
-            _save(checkpoint, {
+            checkpoints.save(checkpoint, {
                 "recipe": as_table(recipe), "pack": pack.sha256, "step": step,
                 "minutes": minutes(), "network": network.state_dict(),
                 "average": average.state_dict(), "best": best, "sources": sources,
@@ -463,7 +324,7 @@ def train(
             value, late = workers.mean([loss.item(), out_of_time or stopped()], device)
             if not math.isfinite(value):
                 batch = folder / f"diverged{workers.rank or ''}.pt"
-                _save(batch, {"step": step, "blurred": blurred, "sharp": sharp})
+                checkpoints.save(batch, {"step": step, "blurred": blurred, "sharp": sharp})
                 raise _diverged(
                     f"the loss is {value}, of the batch in '{batch}',", step, checkpoint
                 )

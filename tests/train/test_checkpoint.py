@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from edge_restore.errors import UserError
-from train.trainer import CHECKPOINT, train
+from train.checkpoint import NAME
+from train.trainer import train
 
 CPU = torch.device("cpu")
 
@@ -37,6 +38,8 @@ def _set(**values):
     return lambda state: state.update(values)
 
 
+SCORE = {"psnr_input": 20.0, "ssim_input": 0.5, "psnr": 21.0, "ssim": 0.6, "images": 2}
+
 WRONG = {
     "network of another width": _tensor(lambda s: s["network"], lambda t: torch.cat([t, t])),
     "network that is not finite": _tensor(lambda s: s["network"], lambda t: t * torch.nan),
@@ -45,7 +48,13 @@ WRONG = {
     "moments of another shape": _tensor(_moments, lambda t: torch.zeros(3, 1, 2)),
     "moments that are not finite": _tensor(_moments, lambda t: t * torch.nan),
     "best weights of another shape": lambda s: s.update(
-        best={**s["best"], "weights": {k: v[None] for k, v in s["best"]["weights"].items()}}
+        best={"step": 3, "score": SCORE, "weights": {k: v[None] for k, v in s["average"].items()}}
+    ),
+    "best score of text": lambda s: s.update(
+        best={"step": 3, "score": {**SCORE, "psnr": "high"}, "weights": s["average"]}
+    ),
+    "best score without a number": lambda s: s.update(
+        best={"step": 3, "score": {"psnr": 1.0}, "weights": s["average"]}
     ),
     "best without a score": lambda s: s.update(best={"step": 3}),
     "best of text": _set(best="best"),
@@ -70,7 +79,7 @@ WRONG = {
 
 @pytest.fixture
 def checkpoint(recipe, pack, written):
-    path = written / CHECKPOINT
+    path = written / NAME
     if not path.exists():
         train(recipe(), pack, written, device=CPU, max_minutes=60)
     return path
@@ -80,21 +89,21 @@ def checkpoint(recipe, pack, written):
 def test_a_checkpoint_that_does_not_fit_is_a_message(name, checkpoint, recipe, pack, tmp_path):
     state = torch.load(checkpoint, weights_only=True)
     WRONG[name](state)
-    path = tmp_path / CHECKPOINT
+    path = tmp_path / NAME
     torch.save(state, path)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=CHECKPOINT):
+    with pytest.raises(UserError, match=NAME):
         train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [[1, 2], "text", torch.zeros(3), {}, None])
 def test_another_object_is_a_message(content, recipe, pack, tmp_path):
-    torch.save(content, tmp_path / CHECKPOINT)
-    with pytest.raises(UserError, match=CHECKPOINT):
+    torch.save(content, tmp_path / NAME)
+    with pytest.raises(UserError, match=NAME):
         train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
 
 
 def test_the_sound_checkpoint_is_taken(checkpoint, recipe, pack, tmp_path):
-    (tmp_path / CHECKPOINT).write_bytes(checkpoint.read_bytes())
+    (tmp_path / NAME).write_bytes(checkpoint.read_bytes())
     train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)

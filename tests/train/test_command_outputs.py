@@ -8,7 +8,7 @@ import pytest
 
 from edge_restore.errors import SinkError
 from tests.train.test_command import TINY
-from train import trainer
+from train import checkpoint
 from train.__main__ import main
 
 ABLATION = """
@@ -148,13 +148,13 @@ def test_checkpoint_stays_when_the_next_one_does_not_fit(tmp_path):
     import torch
 
     path = tmp_path / "checkpoint.pt"
-    trainer._save(path, {"a": torch.ones(10)})
+    checkpoint.save(path, {"a": torch.ones(10)})
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(SinkError, match="File too large"):
-            trainer._save(path, {"a": torch.ones(10_000)})
+            checkpoint.save(path, {"a": torch.ones(10_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before

@@ -224,7 +224,7 @@ def test_compilers_get_a_folder_that_nobody_else_can_write(
 
 def test_checkpoints_run_no_code(tmp_path: Path) -> None:
     """A pickle that calls something when it is opened is refused, unopened."""
-    from train import trainer
+    from train import checkpoint
 
     class Evil:
         def __reduce__(self) -> tuple[Callable[..., int], tuple[str]]:
@@ -233,5 +233,5 @@ def test_checkpoints_run_no_code(tmp_path: Path) -> None:
     torch.save({"network": Evil()}, tmp_path / "checkpoint.pt")
     recipe = pack = None  # it does not come so far
     with pytest.raises((pickle.UnpicklingError, UserError)):
-        trainer._resume(tmp_path / "checkpoint.pt", recipe, pack, torch.device("cpu"), 1)  # type: ignore[arg-type]
+        checkpoint.load(tmp_path / "checkpoint.pt", recipe, pack, torch.device("cpu"), 1)  # type: ignore[arg-type]
     assert not (tmp_path / "ran").exists()

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from tests.train.test_training_loss import TwoStages
 from tests.train.test_vgg import FIRST, tensors
-from train import networks, trainer
+from train import checkpoint, networks, trainer
 from train.recipe import parse
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
     ours, theirs = (
-        torch.load(tmp_path / run / trainer.CHECKPOINT, weights_only=True)["loss"]
+        torch.load(tmp_path / run / checkpoint.NAME, weights_only=True)["loss"]
         for run in ("whole", "cut")
     )
     assert set(ours) == ({"trust.logits"} if "trust_ratio" in loss else set())
@@ -79,7 +79,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 def test_a_checkpoint_from_before_these_losses_resumes(recipe, pack, tmp_path):
     plain = recipe("svdn", {"vgg_file": ""}, steps=2)
     trainer.train(plain, pack, tmp_path, device=CPU, max_minutes=0)
-    path = tmp_path / trainer.CHECKPOINT
+    path = tmp_path / checkpoint.NAME
     state = torch.load(path, weights_only=True)
     del state["loss"]
     for key in ("vgg", "vgg_file", "perceptual", "perceptual_layer", "contrast", "contrast_weight",

@@ -8,7 +8,7 @@ import torch
 
 from edge_restore.errors import DataError, UserError
 from edge_restore.metrics import GREATEST_PSNR
-from train import trainer
+from train import checkpoint, trainer
 from train.blur import Exposure
 from train.networks import create
 from train.patches import PatchSource, validation_set
@@ -85,7 +85,7 @@ def test_the_kept_weights_are_a_moving_average(recipe, pack, tmp_path):
 def test_no_time_left_still_leaves_a_checkpoint_and_a_score(recipe, pack, tmp_path):
     outcome = trainer.train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
     assert (outcome.steps, outcome.finished) == (0, False)
-    assert (tmp_path / trainer.CHECKPOINT).exists()
+    assert (tmp_path / checkpoint.NAME).exists()
     assert outcome.score.psnr == pytest.approx(outcome.score.psnr_input, abs=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_weights_that_are_not_finite_are_neither_scored_nor_saved(recipe, pack, 
     next(iter(broken.values())).view(-1)[0] = math.nan
     with pytest.raises(trainer.TrainingDiverged, match="nothing was kept"):
         trainer.train(recipe(), pack, tmp_path / "b", device=CPU, max_minutes=0, init=broken)
-    assert not (tmp_path / "b" / trainer.CHECKPOINT).exists()
+    assert not (tmp_path / "b" / checkpoint.NAME).exists()
 
 
 def test_equal_pictures_have_a_finite_score():
