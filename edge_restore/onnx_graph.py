@@ -12,6 +12,7 @@ are announced: the model's hash does not cover them.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ FLOAT, UINT8, INT8, HALF, DOUBLE, BFLOAT16 = 1, 2, 3, 10, 11, 16
 _FLOATING: dict[int, np.dtype[Any]] = {
     FLOAT: np.dtype("<f4"), HALF: np.dtype("<f2"), DOUBLE: np.dtype("<f8"),
 }  # fmt: skip
+_SIZES = {FLOAT: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, HALF: 2, DOUBLE: 8, 12: 4, 13: 8,
+          BFLOAT16: 2}  # fmt: skip
+"""Bytes of a value, by element type."""
+
 _MAX_DEPTH = 32
 """Of graphs within nodes within graphs; ours have none."""
 
@@ -75,6 +80,20 @@ class Tensor:
         if self.type == DOUBLE:
             return np.frombuffer(_packed(self.pieces, 10, 8), "<f8")
         return np.array(_integers(self.pieces, 5), np.uint16).view(np.float16)  # bits, as int32
+
+    def count(self) -> int | None:
+        """How many values it holds; None for types that this package does not read."""
+        size = _SIZES.get(self.type)
+        if size is None:
+            return None
+        if raw := self.raw:
+            length = sum(len(piece) for piece in raw)
+            return length // size if length % size == 0 else -1
+        if self.type == FLOAT:
+            return len(_packed(self.pieces, 4, 4)) // 4
+        if self.type == DOUBLE:
+            return len(_packed(self.pieces, 10, 8)) // 8
+        return len(_integers(self.pieces, {7: 7, 12: 11, 13: 11}.get(self.type, 5)))
 
     def integers(self) -> tuple[int, ...]:
         """The values of a tensor of int64 or int32."""
@@ -159,11 +178,8 @@ def read(content: bytes, what: str) -> OnnxGraph:
     return OnnxGraph(nodes, constants, taken, outputs, opset)
 
 
-def check_finite(graph: OnnxGraph, what: str) -> None:
-    """Make sure that every constant of the graph is a number.
-
-    Infinity is a number that a graph may compare with: it is refused only in weights, which are
-    the constants of more than one element.
+def check_constants(graph: OnnxGraph, what: str) -> None:
+    """Make sure that every constant is as large as its shape says, and of finite numbers.
 
     Raises:
         ModelError: one is not; names it.
@@ -175,11 +191,19 @@ def check_finite(graph: OnnxGraph, what: str) -> None:
         if isinstance(value, Tensor)
     ]
     for name, tensor in [*graph.constants.items(), *held]:
+        count = tensor.count()
+        if count is not None and count != math.prod(tensor.dims):
+            raise ModelError(
+                f"{what} is damaged: '{name}' holds {count} values, its shape is "
+                f"{list(tensor.dims)}",
+                expected="as many values as the shape says",
+                mend="export the model again",
+            )
         values = tensor.floats()
-        if values is None or not values.size:
+        if values is None:
             continue
         with np.errstate(over="ignore", invalid="ignore"):
-            bad = ~np.isfinite(values) if values.size > 1 else np.isnan(values)
+            bad = ~np.isfinite(values)
         if count := int(bad.sum()):
             raise ModelError(
                 f"{what} has weights that are not finite: {count} of {values.size} values "

@@ -212,13 +212,41 @@ def test_weights_that_are_not_finite_are_refused(
         Model.read(path)
 
 
-def test_a_limit_that_is_infinite_is_no_weight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_constant_that_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
     path = write_model(tmp_path)
     model = onnx.load(path)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(np.inf), "limit"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), "scale"))
+    path.write_bytes(model.SerializeToString())
+    write_card(path)
+    with pytest.raises(ModelError, match="not finite: 1 of 1 values of 'scale'"):
+        Model.read(path)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "float64", "int8", "uint8", "int64"])
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("shape", [[], [8], [2, 3], [-7], [0], [7, 1 << 40]])
+def test_a_constant_of_another_size_than_its_shape_is_refused(
+    kind: str, raw: bool, shape: list[int], tmp_path: Path
+) -> None:
+    path = write_model(tmp_path)
+    model = onnx.load(path)
+    values = np.ones(7, kind)
+    if raw:
+        tensor = onnx.numpy_helper.from_array(values, "bad")
+    else:
+        element = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+        tensor = onnx.helper.make_tensor("bad", element, [7], values)
+    model.graph.initializer.append(tensor)
     path.write_bytes(model.SerializeToString())
     write_card(path)
     Model.read(path)
+    del model.graph.initializer[-1].dims[:]
+    model.graph.initializer[-1].dims.extend(shape)
+    path.write_bytes(model.SerializeToString())
+    write_card(path)
+    with pytest.raises(ModelError, match="'bad' holds 7 values, its shape is"):
+        Model.read(path)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
