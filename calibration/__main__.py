@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_restore import command_line, frame_size
 from edge_restore.errors import OptionError
-from edge_restore.option_types import integer, number
+from edge_restore.option_types import any_path, file_path, integer, number
 from edge_restore.shown import shown
 
 METHOD = "mse"
@@ -288,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("collect", help="pick calibration frames from footage")
     p.add_argument("source", help="a video file, or a folder of images")
-    p.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    p.add_argument("--out", type=file_path, required=True, metavar="FILE.npz")
     p.add_argument("--count", type=int, default=16, help="how many (default: %(default)s)")
     p.add_argument(
         "--size", metavar="HxW",
@@ -304,14 +304,17 @@ def parser() -> argparse.ArgumentParser:
         "quantise", aliases=["quantize"], help="write the INT8 form of an exported model"
     )
     p.add_argument("model", help="an .onnx file of `python -m export`, or a name of the zoo")
-    p.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
-    p.add_argument("--frames", type=Path, metavar="FILE.npz", help="a calibration set")
-    p.add_argument("--scales", type=Path, metavar="FILE.json", help="or scales found before")
-    p.add_argument("--scales-out", type=Path, metavar="FILE.json", help="write the scales, too")
+    p.add_argument("--out", type=file_path, required=True, metavar="FILE.onnx")
+    p.add_argument("--frames", type=file_path, metavar="FILE.npz", help="a calibration set")
+    p.add_argument("--scales", type=file_path, metavar="FILE.json", help="or scales found before")
+    p.add_argument(
+        "--scales-out", type=file_path, metavar="FILE.json", help="write the scales, too"
+    )
     p.add_argument("--only", nargs="+", default=[], metavar="LAYER", help="quantise these alone")
     p.add_argument("--keep", nargs="+", default=[], metavar="LAYER", help="do not quantise these")
     p.add_argument(
-        "--percentile", type=float, help="of the magnitudes, kept by the method percentile (99.99)"
+        "--percentile", type=number(50, 100), metavar="PERCENT",
+        help="of the magnitudes, kept by the method percentile (99.99)",
     )
     _add_method(p)
     p.set_defaults(function=_quantise)
@@ -320,11 +323,11 @@ def parser() -> argparse.ArgumentParser:
         "sensitivity", help="what each layer costs, and the largest set within a budget"
     )
     p.add_argument("model", help="the FP32 .onnx with DeformConv nodes, or a name of the zoo")
-    p.add_argument("--frames", type=Path, required=True, metavar="FILE.npz")
+    p.add_argument("--frames", type=file_path, required=True, metavar="FILE.npz")
     p.add_argument(
-        "--pairs", type=Path, required=True, help="as `edge-restore evaluate` takes them"
+        "--pairs", type=any_path, required=True, help="as `edge-restore evaluate` takes them"
     )
-    p.add_argument("--out", type=Path, required=True, metavar="DIR")
+    p.add_argument("--out", type=any_path, required=True, metavar="DIR")
     p.add_argument(
         "--images", type=integer(1), default=8, help="pairs to use (default: %(default)s)"
     )
@@ -337,17 +340,17 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(function=_sensitivity)
 
     p = commands.add_parser("qat", help="fine-tune weights for their INT8 graph")
-    p.add_argument("recipe", type=Path, help="e.g. train/recipes/svdn_qat.toml")
-    p.add_argument("--scales", type=Path, required=True, metavar="FILE.json")
-    p.add_argument("--init", type=Path, required=True, help="weights to start from")
-    p.add_argument("--data", type=Path, required=True, help="a training pack")
-    p.add_argument("--out", type=Path, required=True, help="folder of the run; resumed")
+    p.add_argument("recipe", type=file_path, help="e.g. train/recipes/svdn_qat.toml")
+    p.add_argument("--scales", type=file_path, required=True, metavar="FILE.json")
+    p.add_argument("--init", type=file_path, required=True, help="weights to start from")
+    p.add_argument("--data", type=file_path, required=True, help="a training pack")
+    p.add_argument("--out", type=any_path, required=True, help="folder of the run; resumed")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--max-minutes", type=number(0), default=float("inf"))
     p.set_defaults(function=_qat, threads=None, tensorboard=False)
 
     p = commands.add_parser("check", help="compare with FP32 and write the verdict into the card")
-    p.add_argument("model", type=Path, help="the INT8 .onnx")
+    p.add_argument("model", type=file_path, help="the INT8 .onnx")
     p.add_argument(
         "--reference",
         required=True,
@@ -356,16 +359,16 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--fp16",
-        type=Path,
+        type=file_path,
         help="the FP16 .onnx: for the table, and on a GPU to be timed against",
     )
     p.add_argument(
-        "--pairs", type=Path, required=True, action="append",
+        "--pairs", type=any_path, required=True, action="append",
         help="as `edge-restore evaluate` takes them; may be given several times",
     )  # fmt: skip
     p.add_argument(
         "--twin",
-        type=Path,
+        type=file_path,
         help="an INT8 .onnx with the same scales and weights, to run where MODEL cannot be run",
     )
     p.add_argument("--images", type=integer(1), help="pairs of each set (default: all)")

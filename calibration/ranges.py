@@ -73,7 +73,7 @@ def threshold(histogram: Histogram, method: str, percentile: float = PERCENTILE)
       inference with TensorRT", GTC 2017).
 
     Raises:
-        OptionError: there is no such method.
+        OptionError: there is no such method, or no such percentile.
     """
     if method not in METHODS:
         raise OptionError(
@@ -84,6 +84,12 @@ def threshold(histogram: Histogram, method: str, percentile: float = PERCENTILE)
     if method == "minmax" or histogram.greatest <= 0 or not histogram.counts.sum():
         return histogram.greatest
     if method == "percentile":
+        if not 0 < percentile <= 100:  # also nan
+            raise OptionError(
+                f"a percentile of {percentile}",
+                expected="above 0, up to 100",
+                mend="99.99 keeps all but the rarest magnitudes",
+            )
         shares = np.cumsum(histogram.counts) / histogram.counts.sum()
         last = int(np.searchsorted(shares, percentile / 100))
         return histogram.greatest * (min(last, BINS - 1) + 1) / BINS

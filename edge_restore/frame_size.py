@@ -7,7 +7,7 @@ import re
 from edge_restore.errors import OptionError
 
 
-def parse(text: str, *, least: int = 0, example: str = "720x1280") -> tuple[int, int]:
+def parse(text: str, *, least: int = 1, example: str = "720x1280") -> tuple[int, int]:
     """(height, width) in "HxW".
 
     Args:

@@ -1,4 +1,4 @@
-"""What command-line options may be: numbers within a range, and never without an effect.
+"""What command-line options may be: numbers within a range, paths, and never without an effect.
 
 The types are for argparse's ``type=``. What is out of range is refused while the command line is
 read, before any work, like a word where a number is asked for.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from edge_restore.errors import OptionError
+from edge_restore.shown import shown
 
 
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
@@ -50,6 +52,21 @@ def number(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def any_path(text: str) -> Path:
+    """The type of a path; never of nothing, which a shell's unset variable gives."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not a path")
+    return Path(text)
+
+
+def file_path(text: str) -> Path:
+    """The type of a file's path: it has a name."""
+    found = any_path(text)
+    if found.name in ("", ".."):
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is a folder, not a file")
+    return found
 
 
 def refuse_unused(options: argparse.Namespace, names: Iterable[str], *, beside: str) -> None:

@@ -9,10 +9,10 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from pathlib import Path
 
 from edge_restore import command_line, frame_size
 from edge_restore.cards import FORMS, card_path, check_model_output
+from edge_restore.option_types import file_path
 from edge_restore.outputs import check_outputs, with_cards
 from edge_restore.shown import shown
 
@@ -38,10 +38,13 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("network", help="which network, e.g. svdn")
     p.add_argument(
-        "--weights", type=Path, required=True, help="its .safetensors, with the card beside it"
+        "--weights", type=file_path, required=True, help="its .safetensors, with the card beside it"
     )
     p.add_argument(
-        "--out", type=Path, required=True, help="the .onnx file to write; its card goes beside it"
+        "--out",
+        type=file_path,
+        required=True,
+        help="the .onnx file to write; its card goes beside it",
     )
     p.add_argument(
         "--form", choices=FORMS, default="float",

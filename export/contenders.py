@@ -39,6 +39,7 @@ from edge_restore.frames import Pixels
 from edge_restore.machine import this_machine
 from edge_restore.metrics import psnr
 from edge_restore.model import Model
+from edge_restore.option_types import file_path
 from edge_restore.padding import pad_to_multiple
 from edge_restore.report import cells
 from train import weights as weights_files
@@ -273,7 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Time everything and print the tables; 0, or 2 with a message."""
     p = argparse.ArgumentParser(prog="python -m export.contenders", description=DESCRIPTION)
     p.add_argument("model", nargs="?", default="svdn", help="a name of the zoo")
-    p.add_argument("--weights", type=Path, help="default: train/released/MODEL.safetensors")
+    p.add_argument("--weights", type=file_path, help="default: train/released/MODEL.safetensors")
     p.add_argument("--size", default="360x640", metavar="HxW")
     p.add_argument("--samples", type=int, default=timing.FEWEST)
     p.add_argument("--seconds", type=float, default=60.0, help="for each contender")

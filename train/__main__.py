@@ -9,12 +9,11 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from pathlib import Path
 
 from edge_restore import command_line, frame_size
 from edge_restore.cards import card_path
 from edge_restore.errors import OptionError
-from edge_restore.option_types import integer, number, refuse_unused
+from edge_restore.option_types import any_path, file_path, integer, number, refuse_unused
 from edge_restore.outputs import InputFolder, check_outputs, with_cards
 from edge_restore.shown import shown
 from edge_restore.streams import print_json
@@ -72,11 +71,12 @@ def _run(args: argparse.Namespace) -> None:
 
 def _ablation(args: argparse.Namespace) -> None:
     from train import ablation, trainer
+    from train import checkpoint as checkpoints
     from train import pack as packs
     from train.run import choose_device
 
     table = ablation.read(args.table, str(args.vgg or ""))
-    files = [args.out / row.folder / trainer.CHECKPOINT for row in table.rows]
+    files = [args.out / row.folder / checkpoints.NAME for row in table.rows]
     check_outputs(
         [("--out:", file) for file in (*files, *ablation.output_files(args.out))],
         [("TABLE", args.table), ("--data", args.data), ("--vgg", args.vgg)],
@@ -137,7 +137,7 @@ def _networks(args: argparse.Namespace) -> None:
         check_outputs([("--costs", args.costs)])
         network_table.write_costs(args.costs)
         return
-    size = frame_size.parse(args.size, least=1)
+    size = frame_size.parse(args.size)
     table = network_table.rows(size)
     if args.json:
         print_json(network_table.document(size, table))
@@ -171,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     p = commands.add_parser("pack", help="photos and clips, or real pairs, into one training file")
-    p.add_argument("folders", nargs="+", type=Path)
+    p.add_argument("folders", nargs="+", type=any_path)
     p.add_argument(
         "--dataset", metavar="NAME", help="the folders hold degraded/sharp pairs in the layout of "
         "gopro, gopro_gamma, hide, realblur_j, realblur_r, sidd, rain13k or pairs",
@@ -180,12 +180,16 @@ def parser() -> argparse.ArgumentParser:
         "--split", default="train", help="of the data set: train, validation, test or all"
     )
     p.add_argument(
-        "--photos", nargs="*", type=Path, metavar="FOLDER", help="photos and clips beside the pairs"
+        "--photos",
+        nargs="*",
+        type=any_path,
+        metavar="FOLDER",
+        help="photos and clips beside the pairs",
     )
     p.add_argument(
         "--h264", type=int, metavar="CRF", help="pass the data set's degraded side through H.264"
     )
-    p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--out", type=file_path, required=True)
     p.add_argument("--exclude", nargs="*", default=[], metavar="NAME", help="files to leave out")
     p.add_argument(
         "--validation", nargs="*", default=[], metavar="NAME", help="files kept for validation"
@@ -208,11 +212,11 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "run", help="train by a recipe; the word may be left out before a .toml"
     )
-    p.add_argument("recipe", type=Path)
-    p.add_argument("--data", type=Path, required=True, help="a training pack")
+    p.add_argument("recipe", type=file_path)
+    p.add_argument("--data", type=file_path, required=True, help="a training pack")
     p.add_argument(
         "--out",
-        type=Path,
+        type=any_path,
         required=True,
         help="folder of the run; resumed when it has a checkpoint",
     )
@@ -222,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
         default=float("inf"),
         help="stop with a checkpoint after this time",
     )
-    p.add_argument("--init", type=Path, help="weights (.safetensors) to start from")
+    p.add_argument("--init", type=file_path, help="weights (.safetensors) to start from")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--threads", type=integer(1), help="CPU threads")
     p.add_argument(
@@ -233,31 +237,35 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "ablation", help="train every row of a paper's ablation table, with the same budget"
     )
-    p.add_argument("table", type=Path, help="a file of train/ablations")
-    p.add_argument("--data", type=Path, required=True, help="a training pack")
-    p.add_argument("--out", type=Path, required=True, help="folder of the rows' runs; resumed")
+    p.add_argument("table", type=file_path, help="a file of train/ablations")
+    p.add_argument("--data", type=file_path, required=True, help="a training pack")
+    p.add_argument("--out", type=any_path, required=True, help="folder of the rows' runs; resumed")
     p.add_argument(
         "--max-minutes", type=number(0), default=float("inf"),
         help="stop after this time; the same command goes on",
     )  # fmt: skip
-    p.add_argument("--vgg", type=Path, help="VGG's weights (.safetensors), for rows that need them")
+    p.add_argument(
+        "--vgg", type=file_path, help="VGG's weights (.safetensors), for rows that need them"
+    )
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.set_defaults(function=_ablation)
 
     p = commands.add_parser("average", help="average the weights of two runs of one network")
-    p.add_argument("first", type=Path)
-    p.add_argument("second", type=Path, help="the one that was trained from the first, or a sister")
+    p.add_argument("first", type=file_path)
+    p.add_argument(
+        "second", type=file_path, help="the one that was trained from the first, or a sister"
+    )
     p.add_argument(
         "--share", type=float, default=0.5, help="of the second, 0 to 1 (default: %(default)s)"
     )
-    p.add_argument("--data", type=Path, required=True, help="the training pack, to score it")
-    p.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+    p.add_argument("--data", type=file_path, required=True, help="the training pack, to score it")
+    p.add_argument("--out", type=file_path, required=True, metavar="FILE.safetensors")
     p.set_defaults(function=_average)
 
     p = commands.add_parser("blur", help="sharp pictures into degraded/sharp pairs, for evaluation")
-    p.add_argument("folder", type=Path, help="of sharp pictures; with --sheet one picture")
-    p.add_argument("--out", type=Path, help="folder for the pairs")
-    p.add_argument("--sheet", type=Path, help="or a JPEG that shows what the simulator does")
+    p.add_argument("folder", type=any_path, help="of sharp pictures; with --sheet one picture")
+    p.add_argument("--out", type=any_path, help="folder for the pairs")
+    p.add_argument("--sheet", type=file_path, help="or a JPEG that shows what the simulator does")
     p.add_argument("--task", default="deblur", help="deblur, denoise or derain")
     p.add_argument("--trajectory", default="walk", help="walk, straight, impulses, tremor or mixed")
     p.add_argument("--jpeg", action="store_true", help="compress, at the same severity")
@@ -280,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument(
         "--costs",
-        type=Path,
+        type=file_path,
         metavar="FILE.json",
         help="instead write the file that `edge-restore bench` counts with",
     )
@@ -289,11 +297,11 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "explain", help="draw where SVDN samples an image, and the blur map from it"
     )
-    p.add_argument("image", type=Path)
+    p.add_argument("image", type=file_path)
     p.add_argument(
-        "--weights", type=Path, required=True, help="SVDN's .safetensors, card beside it"
+        "--weights", type=file_path, required=True, help="SVDN's .safetensors, card beside it"
     )
-    p.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    p.add_argument("--out", type=file_path, required=True, metavar="FILE.png")
     p.add_argument(
         "--columns",
         type=integer(1),
@@ -303,8 +311,8 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(function=_explain)
 
     p = commands.add_parser("curves", help="draw the curves of one or several runs' logs")
-    p.add_argument("logs", nargs="+", type=Path, help="what `python -m train RECIPE` printed")
-    p.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    p.add_argument("logs", nargs="+", type=file_path, help="what `python -m train RECIPE` printed")
+    p.add_argument("--out", type=file_path, required=True, metavar="FILE.png")
     p.set_defaults(function=_curves)
     return top
 

@@ -105,6 +105,8 @@ _ARGUMENTS: dict[str, tuple[float, float]] = {
     "delta": (1e-12, 1),
 }
 _MAX_LEVELS = 16
+_LEAST = 2.0**-126
+"""What lies below is 0 in training, which counts in float32 and without denormals."""
 _MAX_TEXT = 4096
 
 
@@ -138,6 +140,8 @@ def argument_problems(arguments: dict[str, Any], where: str = "arguments.") -> l
 
 
 def _outside(path: str, value: float, low: float, high: float) -> str:
+    if 0 < abs(value) < _LEAST:
+        return f"'{path}' is {abridged(value)}, not 0 or {_LEAST:.2g} or more"
     if low <= value <= high:
         return ""
     if isinstance(value, float) and not math.isfinite(value):

@@ -16,7 +16,7 @@ from edge_restore.commands.restorer_options import (
 )
 from edge_restore.errors import OptionError
 from edge_restore.json_file import encode
-from edge_restore.option_types import refuse_unused
+from edge_restore.option_types import file_path, refuse_unused
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the longest that one way at one size may take; default: 60",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="write every single time")
+    parser.add_argument("--html", type=file_path, metavar="FILE", help="write a page with charts")
     parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
     add_restorer_arguments(parser)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_restore.errors import OptionError
-from edge_restore.option_types import number, refuse_unused
+from edge_restore.option_types import any_path, file_path, number, refuse_unused
 
 if TYPE_CHECKING:
     from edge_restore.engine.builder import Built
@@ -59,10 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "everything that TensorRT-RTX knows",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the engine; default: one in the cache"
+        "-o",
+        "--output",
+        type=file_path,
+        metavar="FILE",
+        help="the engine; default: one in the cache",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="the cache's folder, see `edge-restore engines`"
+        "--cache",
+        type=any_path,
+        metavar="DIR",
+        help="the cache's folder, see `edge-restore engines`",
     )
     parser.add_argument("--force", action="store_true", help="build it though it is in the cache")
     parser.add_argument(
@@ -77,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for another process that builds the same engine; default: 600",
     )
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write what the builder says")
+    parser.add_argument("--log", type=file_path, metavar="FILE", help="write what the builder says")
     parser.add_argument("--verbose", action="store_true", help="show what the builder says")
     parser.add_argument(
         "--compare",
@@ -87,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--reference",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="the FP32 graph to compare with; default: one of the same weights beside the model",
     )

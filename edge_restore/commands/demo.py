@@ -12,6 +12,7 @@ from edge_restore.commands.restorer_options import (
     model_inputs,
 )
 from edge_restore.errors import OptionError
+from edge_restore.option_types import any_path
 
 _LEAST_SIDE = 64
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=any_path,
         default=Path("out/demo"),
         metavar="DIR",
         help="the folder for the results, created when missing; default: out/demo",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_restore.errors import OptionError
+from edge_restore.option_types import any_path
 from edge_restore.streams import print_json
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Nothing is ever removed from a folder that held other files before.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="the cache's folder")
+    parser.add_argument("--cache", type=any_path, metavar="DIR", help="the cache's folder")
     parser.add_argument(
         "--prune",
         action="store_true",

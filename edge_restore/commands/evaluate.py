@@ -17,6 +17,7 @@ from edge_restore.commands.restorer_options import (
     model_inputs,
 )
 from edge_restore.errors import DataError, OptionError, UserError
+from edge_restore.option_types import any_path, file_path
 from edge_restore.streams import print_json
 
 if TYPE_CHECKING:
@@ -48,11 +49,15 @@ of `python -m train blur`, there is a mean for each of these severities.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("pairs", nargs="?", type=Path, metavar="PAIRS", help="the pairs' folder")
     parser.add_argument(
-        "--blurred", type=Path, metavar="PATH", help="an image or folder, instead of PAIRS"
+        "pairs", nargs="?", type=any_path, metavar="PAIRS", help="the pairs' folder"
     )
-    parser.add_argument("--sharp", type=Path, metavar="PATH", help="its truth, with equal names")
+    parser.add_argument(
+        "--blurred", type=any_path, metavar="PATH", help="an image or folder, instead of PAIRS"
+    )
+    parser.add_argument(
+        "--sharp", type=any_path, metavar="PATH", help="its truth, with equal names"
+    )
     parser.add_argument(
         "--protocol",
         default="mprnet",
@@ -63,20 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lpips",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="also measure LPIPS, with the weights in this .safetensors file: VGG16 as torchvision "
         "names it (features.N.weight, .bias) and lpips.lin0.weight to lpips.lin4.weight",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write one line per image, and per severity"
+        "--csv", type=file_path, metavar="FILE", help="write one line per image, and per severity"
     )
     parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="write the restored images there, as PNG"
+        "--save", type=any_path, metavar="DIR", help="write the restored images there, as PNG"
     )
     parser.add_argument(
         "--sheet",
-        type=Path,
+        type=file_path,
         metavar="FILE.png",
         help="draw the worst, the median and the best image: blurred, restored, sharp",
     )

@@ -14,6 +14,7 @@ from edge_restore.commands.restorer_options import (
     model_inputs,
 )
 from edge_restore.errors import OptionError, SinkError, UserError
+from edge_restore.option_types import file_path
 from edge_restore.shown import shown, shown_lines
 from edge_restore.streams import print_json
 
@@ -41,11 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("source", metavar="SOURCE", help="the video to restore")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="the video to write (.mp4, .mov)"
+        "--out",
+        required=True,
+        type=file_path,
+        metavar="FILE",
+        help="the video to write (.mp4, .mov)",
     )
     parser.add_argument(
         "--report",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="write the latency report: .json for programs, .html for people",
     )

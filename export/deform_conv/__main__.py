@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_restore import process
+from edge_restore.option_types import any_path, file_path
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -28,11 +29,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     commands = p.add_subparsers(dest="command", required=True)
     compile_ = commands.add_parser("compile", help="write PTX for every architecture, and an index")
-    compile_.add_argument("--out", type=Path, required=True, help="the folder to write to")
+    compile_.add_argument("--out", type=any_path, required=True, help="the folder to write to")
     commands.add_parser("blocks", help="show the chosen block shapes and the model's estimates")
     vectors = commands.add_parser("vectors", help="write inputs and the interpreter's outputs")
     vectors.add_argument(
-        "--out", type=Path, required=True, help="the file to write, a zip of .npy files"
+        "--out", type=file_path, required=True, help="the file to write, a zip of .npy files"
     )
     return p
 

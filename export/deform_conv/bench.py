@@ -18,7 +18,6 @@ import argparse
 import functools
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from edge_restore import frame_size
@@ -26,6 +25,7 @@ from edge_restore.errors import BackendError, OptionError
 from edge_restore.files import check_writable, write_text
 from edge_restore.json_file import encode
 from edge_restore.latency import Percentiles, percentiles
+from edge_restore.option_types import file_path
 
 SCHEMA = "edge_restore.kernel_bench/1"
 SIZES = ("360x640", "720x1280")
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m export.deform_conv.bench",
         description="Time the deformable-convolution kernel on an NVIDIA GPU.",
     )
-    p.add_argument("--out", type=Path, help="a JSON file for the results")
+    p.add_argument("--out", type=file_path, help="a JSON file for the results")
     p.add_argument(
         "--size", action="append", metavar="HxW",
         help=f"of the layer, repeatable (default: {' '.join(SIZES)})",
@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    sizes = [frame_size.parse(text, least=1, example="360x640") for text in args.size or SIZES]
+    sizes = [frame_size.parse(text, example="360x640") for text in args.size or SIZES]
     if args.samples < 1:
         raise OptionError(
             f"--samples {args.samples} measures nothing", expected="1 or more",

@@ -1,8 +1,9 @@
-"""Numbers on the command line, and what is none."""
+"""Numbers and paths on the command line, and what is none."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,20 @@ def test_both_ends_of_a_range_are_named() -> None:
         option_types.integer(0, 51)("52")
     with pytest.raises(argparse.ArgumentTypeError, match="'inf' is not a number from 0 to 100"):
         option_types.number(0, 100)("inf")
+
+
+def test_an_empty_path_is_refused() -> None:
+    assert option_types.any_path("a/b") == Path("a/b")
+    assert option_types.any_path("..") == Path("..")
+    with pytest.raises(argparse.ArgumentTypeError, match="'' is not a path"):
+        option_types.any_path("")
+
+
+@pytest.mark.parametrize("text", [".", "./", "/", "..", "a/..", "//"])
+def test_a_file_has_a_name(text: str) -> None:
+    assert option_types.file_path("a/b.mp4") == Path("a/b.mp4")
+    with pytest.raises(argparse.ArgumentTypeError, match="is a folder, not a file"):
+        option_types.file_path(text)
 
 
 def parser() -> argparse.ArgumentParser:
