@@ -116,7 +116,7 @@ def run(
     if stages.error is not None and not isinstance(stages.error, UserError):
         raise stages.error
     result.wall_seconds = (time.perf_counter_ns() - stages.begun) / 1e9
-    result.warnings = [*source.warnings, *sink.warnings]
+    result.warnings = [*source.warnings, *source.remarks, *sink.warnings]
     if result.frames_in != result.frames_out + sum(result.drops.values()):
         raise InternalError(f"frames were lost without a cause: {result}")
     return result

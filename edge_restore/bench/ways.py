@@ -50,6 +50,7 @@ class PictureSource:
         height, width = pixels.shape[:2]
         self.info = StreamInfo(width=width, height=height, rate=None, time_base=_TICK)
         self.warnings: list[str] = []
+        self.remarks: list[str] = []
         self._pixels, self._frames, self._arrived = pixels, frames, arrived
 
     def __iter__(self) -> Iterator[Frame]:

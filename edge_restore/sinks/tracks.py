@@ -24,6 +24,7 @@ _TRIED_PACKETS, _SEARCHED_PACKETS = 4, 1000
 _TRIAL_PACKETS = 20_000  # of a file that is written to try; it keeps an index
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _AAC_BITS_PER_CHANNEL = 80_000
+_SHORTEST_GAP = 0.01  # seconds; times are rounded to milliseconds in some containers
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 # QuickTime numbers languages; FFmpeg knows them by these codes alone and drops any other.
@@ -62,6 +63,8 @@ class CopiedTrack:
         self._copy.disposition = stream.disposition
         self._mux = mux
         self._written: int | None = None
+        self._gaps: list[tuple[float, float]] = []  # where each begins and its length, seconds
+        self._expected: int | None = None  # where the next packet should begin
         self._trial = _Trial(stream, self._format, _Nowhere())
 
     def write(self, packet: Packet[Any]) -> None:
@@ -69,6 +72,7 @@ class CopiedTrack:
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None:
             return
+        self._look_for_gap(packet, stamp)
         # Where recordings were joined the first's sound may reach into the second's, and damaged
         # sources repeat times or turn them back: no muxer takes that, and no packet is to be lost.
         if self._written is not None:
@@ -86,15 +90,30 @@ class CopiedTrack:
         packet.stream = self._copy
         self._mux(packet)
 
+    def _look_for_gap(self, packet: Packet[Any], stamp: int) -> None:
+        """Note where sound is missing before a packet: as much as the packet itself holds."""
+        if self._expected is not None and packet.duration:
+            base, gap = float(packet.time_base or 0), stamp - self._expected
+            if gap >= 0.9 * packet.duration and gap * base >= _SHORTEST_GAP:
+                self._gaps.append((self._expected * base, gap * base))
+        self._expected = stamp + packet.duration if packet.duration else None
+
     def _min_step(self) -> int:
         """By how many ticks two times differ that the output can tell apart."""
         base = self._stream.time_base or Fraction(1)
         return math.ceil((self._copy.time_base or base) / base)
 
     def finish(self) -> None:
-        """Nothing is held back."""
+        """Nothing is held back; ValueError where the track has holes."""
+        found = []
         if self.refused:
-            raise ValueError(f"{self.refused} damaged packets of it were left out")
+            found.append(f"{self.refused} damaged packets of it were left out")
+        if self._gaps and self._stream.type == "audio":
+            begin, length = self._gaps[0]
+            first = f"the first of {length:.2f} s at {begin:.2f} s"
+            found.append(f"the source has {len(self._gaps)} gap(s) in it, {first}")
+        if found:
+            raise ValueError("; ".join(found))
 
 
 class _Nowhere:

@@ -28,6 +28,9 @@ class Source(Protocol):
     warnings: list[str]
     """What went wrong without ending the stream; complete when the iteration has ended."""
 
+    remarks: list[str]
+    """What is odd and may have done no harm; complete when the iteration has ended."""
+
     def __iter__(self) -> Iterator[Frame]: ...
 
     def close(self) -> None:

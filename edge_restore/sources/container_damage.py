@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,15 +16,19 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from edge_restore.sources import iso_structure
+from edge_restore.sources.iso_boxes import FIRST_BOXES
+
 _BLOCK = 1 << 20
 
 
-def damaged_places(path: Path, *, is_transport_stream: bool = False) -> int:
+def damaged_places(path: Path, *, transport: tuple[int, int] | None = None) -> int:
     """How often a file's structure is broken, at least; 0 when it is sound or not known.
 
     Args:
         path: the file.
-        is_transport_stream: whether FFmpeg reads it as one.
+        transport: where FFmpeg reads it as a transport stream: the PID of the video, and how many
+            pictures were found.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -33,17 +38,22 @@ def damaged_places(path: Path, *, is_transport_stream: bool = False) -> int:
             return _matroska(file, size)
         if start.startswith(b"RIFF") and start[8:12] == b"AVI ":
             return _avi(file, size)
+        if start.startswith(_NUT):
+            # Of files that were joined FFmpeg confuses the times.
+            return int(_find(file, _NUT, len(_NUT)) is not None)
         if start.startswith(b"FLV"):
             return _flv(file, size)
         if start.startswith(b"OggS"):
             return _ogg(file, size)
         if start.startswith(b"\0\0\1\xba"):
             return _program_stream(file, size)
+        if start[4:8] in FIRST_BOXES:
+            return iso_structure.damaged_places(file, size)
         for length in (188, 192, 204):
             place = next((p for p in range(length) if _synchronous(start[p:], length)), None)
             if place is not None:
-                return _transport_stream(file, place, length)
-        if is_transport_stream:  # FFmpeg found it, though its start is damaged
+                return _transport_stream(file, place, length, transport)
+        if transport is not None:  # FFmpeg found it, though its start is damaged
             return 1
     return 0
 
@@ -52,10 +62,15 @@ def _synchronous(data: bytes, length: int) -> bool:
     return all(data[k * length : k * length + 1] == b"G" for k in range(5))
 
 
-def _transport_stream(file: BinaryIO, place: int, length: int) -> int:
-    """Runs of packets that do not begin with 0x47 or say themselves to be wrong, and losses."""
+def _transport_stream(
+    file: BinaryIO, place: int, length: int, video: tuple[int, int] | None
+) -> int:
+    """Runs of packets that do not begin with 0x47 or say themselves to be wrong, and losses.
+
+    Where there is none, pictures that begin and were not found.
+    """
     file.seek(place)
-    broken, was_broken = 0, False
+    broken, was_broken, begun = 0, False, 0
     counters = _Continuity()
     while data := file.read(length * 5000):
         packets = np.frombuffer(data[: len(data) // length * length], np.uint8).reshape(-1, length)
@@ -66,6 +81,8 @@ def _transport_stream(file: BinaryIO, place: int, length: int) -> int:
         broken += int((edges[1:] & ~edges[:-1]).sum())
         was_broken = bool(bad[-1])
         counters.look_at(packets[~bad])
+        if video is not None:
+            begun += _pictures_begun(packets[~bad], video[0])
         if was_broken and packets[-1, 0] != 0x47:
             # Joined parts may be cut inside of a packet: find the next.
             position = file.tell() - length
@@ -73,7 +90,20 @@ def _transport_stream(file: BinaryIO, place: int, length: int) -> int:
             around = file.read(8 * length)
             found = next((p for p in range(length) if _synchronous(around[p:], length)), None)
             file.seek(position + (found if found is not None else length))
+    if not broken and not counters.losses and video is not None:
+        return max(0, begun - video[1])
     return broken or counters.losses
+
+
+def _pictures_begun(packets: npt.NDArray[np.uint8], track: int) -> int:
+    """How many PES packets begin in a track: of video, each is a picture at least."""
+    pids = (packets[:, 1].astype(np.int32) & 0x1F) << 8 | packets[:, 2]
+    starts = packets[(pids == track) & (packets[:, 1] & 0x40 != 0) & (packets[:, 3] & 0x10 != 0)]
+    begins = np.where(starts[:, 3] & 0x20 != 0, 5 + starts[:, 4].astype(np.int32), 4)
+    begins = np.minimum(begins, starts.shape[1] - 3)
+    rows = np.arange(len(starts))
+    marks = [starts[rows, begins + i] for i in range(3)]
+    return int(((marks[0] == 0) & (marks[1] == 0) & (marks[2] == 1)).sum())
 
 
 class _Continuity:
@@ -164,6 +194,8 @@ def _find(file: BinaryIO, mark: bytes, position: int) -> int | None:
         position += _BLOCK - len(mark)
 
 
+_MOST_CHECKED = 1 << 26
+_TRACKS, _SIMPLE_BLOCK = 0x1654AE6B, 0xA3
 _CLUSTER, _SEGMENT, _EBML = 0x1F43B675, 0x18538067, 0x1A45DFA3
 _TOP = {
     _EBML,
@@ -186,16 +218,69 @@ _IN_CLUSTER = {0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF}
 
 def _matroska(file: BinaryIO, size: int) -> int:
     in_cluster = False
-    for identifier in _elements(file, size):
+    declared: set[int] = set()
+    for identifier, begin, end in _elements(file, size):
         if not (identifier in _TOP or (in_cluster and identifier in _IN_CLUSTER)):
             return 1
         if identifier in _TOP - _ANYWHERE:
             in_cluster = identifier == _CLUSTER
+            if begin < end <= size and not _has_right_element_checksum(file, begin, end):
+                return 1
+        if identifier == _TRACKS:
+            file.seek(begin)
+            declared |= _track_numbers(file.read(min(end - begin, _MOST_CHECKED)))
+        elif identifier == _SIMPLE_BLOCK and declared:
+            file.seek(begin)
+            number = file.read(8)
+            if number and _vint(number, 0)[0] not in declared:
+                return 1
     return 0
 
 
-def _elements(file: BinaryIO, size: int) -> Iterator[int]:
-    """The identifiers of all elements on the level of blocks and above."""
+def _track_numbers(content: bytes) -> set[int]:
+    """The numbers of the tracks that a Tracks element describes."""
+    found = set()
+    for identifier, begin, end in _children(content, 0, len(content)):
+        if identifier == 0xAE:
+            found |= {int.from_bytes(content[b:e], "big")
+                      for i, b, e in _children(content, begin, end) if i == 0xD7}  # fmt: skip
+    return found
+
+
+def _children(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    while begin < end and content[begin]:
+        length = 9 - content[begin].bit_length()
+        identifier = int.from_bytes(content[begin : begin + length], "big")
+        if begin + length >= end or not content[begin + length]:
+            return
+        size, begin = _vint(content, begin + length)
+        yield identifier, begin, min(begin + size, end)
+        begin += size
+
+
+def _vint(content: bytes, place: int) -> tuple[int, int]:
+    """A number of variable length without its marker, and where it ends (RFC 8794)."""
+    if not content[place]:
+        return -1, place + 1
+    length = 9 - content[place].bit_length()
+    number = int.from_bytes(content[place : place + length], "big")
+    return number & ((1 << 7 * length) - 1), place + length
+
+
+def _has_right_element_checksum(file: BinaryIO, begin: int, end: int) -> bool:
+    """Whether the CRC-32 that an element may begin with is that of what follows (RFC 8794)."""
+    file.seek(begin)
+    content = file.read(min(end - begin, _MOST_CHECKED))
+    if not content.startswith(b"\xbf\x84") or len(content) < end - begin:
+        return True
+    return zlib.crc32(content[6:]) == int.from_bytes(content[2:6], "little")
+
+
+def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
+    """Identifier, begin and end of the content, of all elements of blocks and above.
+
+    Of those that are looked into, Segment and Cluster, the end is not given.
+    """
     position = 0
     while position < size:
         file.seek(position)
@@ -204,7 +289,7 @@ def _elements(file: BinaryIO, size: int) -> Iterator[int]:
         id_length = 9 - first.bit_length()
         if not first or id_length > 4 or len(header) <= id_length or not header[id_length]:
             if header.strip(b"\0") or position + 12 < size:
-                yield 0
+                yield 0, position, position
             return
         identifier = int.from_bytes(header[:id_length], "big")
         length_bytes = 9 - header[id_length].bit_length()
@@ -213,7 +298,7 @@ def _elements(file: BinaryIO, size: int) -> Iterator[int]:
         length = int.from_bytes(number, "big") & limit
         begin = position + id_length + length_bytes
         inside = length == limit or identifier in (_SEGMENT, _CLUSTER)
-        yield identifier
+        yield identifier, begin, begin if inside else begin + length
         position = begin if inside else begin + length
 
 
@@ -224,6 +309,10 @@ def _avi(file: BinaryIO, size: int) -> int:
         file.seek(position)
         header = file.read(12)
         name, length = struct.unpack_from("<4sI", header)
+        if name == b"LIST" and header[8:] == b"hdrl":
+            file.seek(position + 12)
+            if not _describes_all_streams(file.read(min(length, _BLOCK))):
+                return 1
         if name == b"LIST" and header[8:] in (b"movi", b"rec "):
             position += 12
             continue
@@ -233,10 +322,27 @@ def _avi(file: BinaryIO, size: int) -> int:
             continue
         if position >= riff_end:  # what follows is no part of the video
             return 0
-        if not name.strip(b" ").isalnum():
+        if not name.strip(b" ").isalnum() or position + 8 + length > size:
             return 1
         position += 8 + length + length % 2
     return 0
+
+
+def _describes_all_streams(head: bytes) -> bool:
+    """Whether an AVI's header has a sound list for each of the streams that it counts."""
+    promised, found, place = None, 0, 0
+    while place + 8 <= len(head):
+        name, length = struct.unpack_from("<4sI", head, place)
+        content = head[place + 8 : place + 8 + length]
+        if name == b"avih" and len(content) >= 28:
+            promised = int.from_bytes(content[24:28], "little")
+        if name == b"LIST" and content[:4] == b"strl":
+            found += content[4:8] == b"strh" and content[12:16] in _AVI_STREAMS
+        place += 8 + length + length % 2
+    return promised is None or found == promised
+
+
+_AVI_STREAMS = {b"vids", b"auds", b"txts", b"mids", b"iavs"}
 
 
 def _flv(file: BinaryIO, size: int) -> int:
@@ -263,6 +369,7 @@ def _flv(file: BinaryIO, size: int) -> int:
     return 0
 
 
+_NUT = b"nut/multimedia container\0"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -293,8 +400,6 @@ def _ogg(file: BinaryIO, size: int) -> int:
 
 def _has_right_checksum(page: bytes) -> bool:
     """CRC-32 as in RFC 3533: the polynomial of zlib's, the bits in the other order."""
-    import zlib
-
     content = page[:22] + bytes(4) + page[26:]
     checksum = zlib.crc32(content.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{checksum:032b}"[::-1], 2) == int.from_bytes(page[22:26], "little")

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from edge_restore.errors import OptionError, SourceError
 from edge_restore.frames import Frame, StageClock
+from edge_restore.shown import shown
 from edge_restore.sources import colour
 from edge_restore.sources.container import open_container, video_stream
 from edge_restore.sources.container_damage import damaged_places
+from edge_restore.sources.ffmpeg_messages import FFmpegMessages, drained
 from edge_restore.sources.ffv1 import SliceChecksums
 from edge_restore.sources.interlacing import check_progressive
 from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
@@ -43,7 +45,8 @@ class FileSource:
     """The first video stream of a file that FFmpeg can decode.
 
     Each iteration reads the file from its beginning. Damaged packets are skipped and a file that
-    was cut off yields the frames that are left; `warnings` then says so.
+    was cut off yields the frames that are left; `warnings` then says so. `remarks` has the errors
+    that FFmpeg reports while it reads; some do no harm, as in a file that was cut out of another.
 
     Args:
         path: the video file.
@@ -64,10 +67,13 @@ class FileSource:
             )
         self.path = path
         self.warnings: list[str] = []
+        self.remarks: list[str] = []
         self._max_frames = max_frames
         self._damaged_frames = 0
         self._damaged_packets: list[float] = []  # their times in seconds
+        self._messages = FFmpegMessages()
         self._format = ""
+        self._track = self._packets = 0
         self._open = ExitStack()
         self.info = self._probe()
 
@@ -76,6 +82,7 @@ class FileSource:
 
         reformatter = VideoReformatter()
         self.warnings.clear()
+        self.remarks.clear()
         index = 0
         clock = StageClock()
         clock.begin("decode")
@@ -99,8 +106,8 @@ class FileSource:
             clock = StageClock()
             clock.begin("decode")
         self._report_damage()
-        transport = self._format == "mpegts"
-        if places := damaged_places(self.path, is_transport_stream=transport):
+        transport = (self._track, self._packets) if self._format == "mpegts" else None
+        if places := damaged_places(self.path, transport=transport):
             self.warnings.append(
                 f"'{self.path}' is damaged at {places} place(s) or more; "
                 "frames may be missing there"
@@ -130,14 +137,18 @@ class FileSource:
         import av
 
         self.close()
+        self._messages = self._open.enter_context(FFmpegMessages())
         container = self._open.enter_context(open_container(self.path))
         stream = video_stream(container, self.path)
+        self._open.callback(drained, stream)
+        self._messages.names = {container.format.name, stream.codec_context.name}
         self._format = container.format.name
         self._warn_of_lost_container()
         stream.thread_type = "AUTO"
         timeline = Timeline(container, stream, self.path)
         times = FrameTimes(container, stream)
-        self._damaged_frames = 0
+        self._damaged_frames = self._packets = 0
+        self._track = stream.id
         self._damaged_packets.clear()
         checksums = SliceChecksums() if stream.codec_context.name == "ffv1" else None
         # The sound's packets are not decoded; the timeline is the same with them for all readers.
@@ -157,6 +168,7 @@ class FileSource:
                 self._note_damage(packet)
             if packet.stream is not stream:
                 continue
+            self._packets += bool(packet.size)
             if checksums is not None and packet.size:
                 self._damaged_frames += checksums.damaged(bytes(packet))
             try:
@@ -190,6 +202,12 @@ class FileSource:
             self.warnings.append(
                 f"'{self.path}' has {self._damaged_frames} damaged frames: what could not be "
                 "decoded of them is made up from others"
+            )
+        self._messages.look()
+        if self._messages.count:
+            self.remarks.append(
+                f"FFmpeg reports {self._messages.count} error(s) in '{self.path}', the first: "
+                f"{shown(self._messages.first)}; look at the result"
             )
 
     def _probe(self) -> StreamInfo:

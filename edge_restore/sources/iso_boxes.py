@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
+FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
+"""With one of these such a file begins."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def truncation(path: Path) -> str | None:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         found = list(boxes(file, 0, size))
-    if not found or found[0].kind not in _FIRST_BOXES:
+    if not found or found[0].kind not in FIRST_BOXES:
         return None
     if found[-1].end > size:
         lost = found[-1].end - size
@@ -73,7 +74,7 @@ def has_delayed_track(path: Path) -> bool:
     with open(path, "rb") as file:
         size = os.path.getsize(path)
         first = next(boxes(file, 0, size), None)
-        if first is None or first.kind not in _FIRST_BOXES:
+        if first is None or first.kind not in FIRST_BOXES:
             return False
         return any(
             _starts_empty(file, edits)

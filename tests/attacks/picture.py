@@ -97,7 +97,8 @@ class PictureKind(Kind):
         # Within a JPEG nothing says how long it is; its decoder notices, or nobody does.
         lost = len(data) < len(whole) and not (name.endswith(".jpg") and data.endswith(whole[-2:]))
         attack = self._command(work, name, data, command, f"{name}: {fed}")
-        attack.judge = lambda outcome: self._judge(outcome, name, command, lost)
+        wrong = name.endswith(".png") and not _has_right_checksums(data)
+        attack.judge = lambda outcome: self._judge(outcome, name, command, lost, wrong)
         return attack
 
     def _command(self, work: Path, name: str, data: bytes | None, command: str, fed: str) -> Attack:
@@ -127,7 +128,7 @@ class PictureKind(Kind):
             return CHANGED, ""
         return SILENT, "left out without a word"
 
-    def _judge(self, outcome: Outcome, name: str, command: str, lost: bool) -> Verdict:
+    def _judge(self, outcome: Outcome, name: str, command: str, lost: bool, wrong: bool) -> Verdict:
         found = _result(outcome, command)
         if found == self.sound[name, command]:
             return EQUAL, ""
@@ -136,7 +137,7 @@ class PictureKind(Kind):
             return (CHANGED, "") if said else (SILENT, f"'{name}' is left out without a word")
         if lost:
             return SILENT, "bytes are missing, and the result is another"
-        if name.endswith(".png"):
+        if wrong:
             return SILENT, "the checksums are wrong, and the result is another"
         if problem := _refused(outcome.work / "pictures" / name):
             return SILENT, problem
@@ -235,6 +236,17 @@ def _png(data: bytes, rng: random.Random) -> mutate.Damage:
         chunks.insert(1, (name, b"x\0\0" + bomb))
         what = f"with 30 MB packed into {name!r}"
     return data[:8] + b"".join(_chunk(*chunk) for chunk in chunks), what
+
+
+def _has_right_checksums(data: bytes) -> bool:
+    """Whether each chunk of a PNG has the checksum of its content."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        at = end + 4
+    return True
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -112,7 +112,7 @@ class VideoKind(Kind):
         boundary = name.endswith(".h264") or (
             self.content[name].startswith(data) and _between_pictures(name, data)
         )
-        boundary |= "b'ctts'" in fed or "b'elst'" in fed
+        boundary |= _lists(data) != _lists(self.content[name])
         return self._run(
             called, fed, lambda outcome: self._judge(outcome, name, called, boundary), rng
         )
@@ -137,18 +137,28 @@ class VideoKind(Kind):
         if found == sound:
             return EQUAL, ""
         packets, whole = found["packets"], sound["packets"]
-        if name.endswith(".flv") and found["frames"] == sound["frames"] and packets >= whole - 1:
-            # Its header says how long the last picture is shown, and so which sound is the last.
-            return CHANGED, "another end of the sound"
         complaints = _complaints(outcome.work / called)
         frames = len(found["frames"])
         lost = f"{frames} of {len(sound['frames'])} frames, {packets} of {sound['packets']} packets"
-        fewer = frames < len(sound["frames"]) or packets < sound["packets"]
+        # An FLV's header says how long the last picture is shown, and so which sound is the last.
+        least = whole - name.endswith(".flv")
+        fewer = frames < len(sound["frames"]) or packets < least
         if complaints:
             return SILENT, f"{lost}; FFmpeg says: {complaints[0]}"
         if fewer and not boundary:
             return SILENT, lost
         return CHANGED, lost
+
+
+def _lists(data: bytes) -> list[bytes]:
+    """An MP4's lists of what is shown when, and of what is not shown."""
+    found = []
+    for kind in (b"ctts", b"elst"):
+        at = data.find(kind)
+        while at >= 4:
+            found.append(data[at - 4 : at - 4 + int.from_bytes(data[at - 4 : at], "big")])
+            at = data.find(kind, at + 4)
+    return found
 
 
 def _between_pictures(name: str, data: bytes) -> bool:

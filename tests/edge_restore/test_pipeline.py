@@ -36,6 +36,7 @@ class Numbers:
     def __init__(self, count: int, at: dict[int, Callable[[], None]] | None = None) -> None:
         self.info = StreamInfo(4, 2, Fraction(30), Fraction(1, 30))
         self.warnings: list[str] = []
+        self.remarks: list[str] = []
         self._count = count
         self._at = at or {}
 
@@ -108,6 +109,7 @@ class Memory:
     def __init__(self, at: dict[int | str, Callable[[], None]] | None = None) -> None:
         self.frames: list[Frame] = []
         self.warnings: list[str] = []
+        self.remarks: list[str] = []
         self.ended = ""
         self._at = at or {}
 
