@@ -313,7 +313,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", nargs="+", default=[], metavar="LAYER", help="quantise these alone")
     p.add_argument("--keep", nargs="+", default=[], metavar="LAYER", help="do not quantise these")
     p.add_argument(
-        "--percentile", type=number(50, 100), metavar="PERCENT",
+        "--percentile",
+        type=number(50, 100),
+        metavar="PERCENT",
         help="of the magnitudes, kept by the method percentile (99.99)",
     )
     _add_method(p)
