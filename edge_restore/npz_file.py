@@ -28,6 +28,8 @@ _HEAD = re.compile(
     rb"'shape': \(((?:\d{1,15}, ){0,7}(?:\d{1,15},?)?)\), \} *\n"
 )
 _BLOCK = 1 << 24
+_COMMENT = 0xFFFF
+_MOST_DIRECTORY = 1 << 25
 
 
 def read_arrays(path: str | Path, kind: Kind) -> dict[str, Array]:
@@ -40,20 +42,41 @@ def read_arrays(path: str | Path, kind: Kind) -> dict[str, Array]:
         if not size:
             raise kind.unusable(path, "it is empty")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if _directory_size(content) > _MOST_DIRECTORY:
+            raise kind.unusable(path, f"its directory is larger than {_MOST_DIRECTORY >> 20} MiB")
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
         except Exception as error:  # BadZipFile, and what damage makes of its own arithmetic
             raise kind.unusable(path, f"it is not an .npz file ({error})") from error
     arrays: dict[str, Array] = {}
-    for entry in entries:
+    free = 0  # no byte belongs to two members, whose checksums could take for ever
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
         try:
             name = _name(entry, arrays)
+            if entry.header_offset < free:
+                raise ValueError("lies in the one before")
             arrays[name] = _array(content, entry)
+            free = entry.header_offset + entry.file_size
         except ValueError as error:
             shown = entry.filename[:60].encode("unicode_escape").decode()
             raise kind.unusable(path, f"its member '{shown}' {error}") from None
     return arrays
+
+
+def _directory_size(content: mmap.mmap) -> int:
+    """The bytes of the archive's directory, of which zipfile makes objects; 0 when not found.
+
+    APPNOTE.TXT of PKWARE, sections 4.3.14 and 4.3.16.
+    """
+    tail = content[max(0, len(content) - (_COMMENT + 22 + 20 + 56)) :]
+    sizes = [0]
+    for mark, begin, end in ((b"PK\5\6", 12, 16), (b"PK\6\6", 40, 48)):
+        place = tail.rfind(mark)
+        if place >= 0:
+            sizes.append(int.from_bytes(tail[place + begin : place + end], "little"))
+    # All bits are set where the size is given in the wide form.
+    return max(size for size in sizes if size != 0xFFFFFFFF)
 
 
 def _name(entry: zipfile.ZipInfo, taken: dict[str, Array]) -> str:

@@ -140,3 +140,23 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     for name in ("pipe", "none", "."):
         with pytest.raises(DataError):
             read_arrays(tmp_path / name, KIND)
+
+
+def test_a_huge_directory_is_refused_before_it_is_read(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\5\6")
+    content[place + 12 : place + 16] = (1 << 26).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="its directory is larger than 32 MiB"):
+        read_arrays(path, KIND)
+
+
+def test_members_of_the_same_bytes_are_refused(path: Path) -> None:
+    array = npy(np.zeros(1000, np.uint8))
+    content = archive({"a.npy": array, "b.npy": array})
+    first, second = (i for i in range(len(content)) if content.startswith(b"PK\1\2", i))
+    changed = bytearray(content)
+    changed[second + 42 : second + 46] = content[first + 42 : first + 46]
+    path.write_bytes(changed)
+    with pytest.raises(DataError, match=r"its member 'b\.npy' lies in the one before"):
+        read_arrays(path, KIND)
