@@ -7,7 +7,6 @@ their size: reducing them would change their degradation.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from itertools import groupby
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_restore.errors import DataError
+from edge_restore.errors import DataError, SourceError
 from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
 from edge_restore.images import ImageError, read_image
@@ -40,40 +39,40 @@ def reduce(picture: Picture, longest: int) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _frames(path: Path, count: int, neighbours: bool) -> tuple[list[tuple[int, Picture]], int, int]:
+def _frames(path: Path, count: int, neighbours: bool) -> tuple[list[tuple[int, Picture]], str]:
     """`count` frames evenly spread over a clip, by number; the sharpest of five neighbours each.
 
-    With `neighbours` the frames right before and after each come, too. The numbers are those of the
-    clip's frames that could be read, and of those that it announces.
+    With `neighbours` the frames right before and after each come, too. Also what is wrong with the
+    clip; empty when nothing is.
     """
     import cv2
 
-    # A name that begins with a slash is a file to every reader; "10:30.mp4" would be a protocol.
-    clip = cv2.VideoCapture(os.path.abspath(path))
-    total = int(clip.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = {round((i + 0.5) * total / count) for i in range(count)}
+    from edge_restore.sources import open_source
+
     best: dict[int, tuple[float, int]] = {}
     kept: dict[int, Picture] = {}
-    read = 0
-    for index in range(total):
-        ok, picture = clip.read()
-        if not ok:
-            break
-        read += 1
-        near = min(wanted, key=lambda w: abs(w - index))
-        if abs(near - index) > 2 + neighbours:
-            continue
-        kept[index] = np.asarray(picture[..., ::-1], dtype=np.uint8)
-        if abs(near - index) <= 2:
-            grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-            score = float(cv2.Laplacian(grey, cv2.CV_32F).var())
-            if near not in best or score > best[near][0]:
-                best[near] = (score, index)
-    clip.release()
+    try:
+        with open_source(path) as source:
+            total = source.info.frames or sum(1 for _ in source)
+            wanted = {round((i + 0.5) * total / count) for i in range(count)}
+            for frame in source:
+                near = min(wanted, key=lambda w: abs(w - frame.index))
+                distance = abs(near - frame.index)
+                if distance > 2 + neighbours:
+                    continue
+                kept[frame.index] = frame.pixels
+                if distance <= 2:
+                    grey = cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY)
+                    score = float(cv2.Laplacian(grey, cv2.CV_32F).var())
+                    if near not in best or score > best[near][0]:
+                        best[near] = (score, frame.index)
+            wrong = "; ".join(source.warnings)
+    except SourceError as error:
+        wrong = error.found
     chosen = {index for _, index in best.values()}
     if neighbours:
         chosen |= {index + step for index in chosen for step in (-1, 1)}
-    return [(index, kept[index]) for index in sorted(chosen & kept.keys())], read, total
+    return [(index, kept[index]) for index in sorted(chosen & kept.keys())], wrong
 
 
 def _photos(
@@ -101,11 +100,12 @@ def _photos(
         pictures: list[tuple[Picture, Place | None]]
         if path.suffix.lower() in CLIPS and path.is_file():
             clip = f"{number} {path.name}"
-            shots, read, total = _frames(path, frames, neighbours)
+            shots, wrong = _frames(path, frames, neighbours)
             pictures = [(reduce(shot, longest_clip), Place(clip, index)) for index, shot in shots]
-            # Some containers announce a frame or two more than they hold.
-            if pictures and total - read > max(2, total // 50):
-                files["skipped"].append(f"{path.name} (its end: only {read} of {total} frames)")
+            if wrong:
+                files["skipped"].append(f"{path.name} ({'in part: ' * bool(pictures)}{wrong})")
+                if not pictures:
+                    continue
         else:
             try:
                 pictures = [(reduce(read_image(path), longest), None)]

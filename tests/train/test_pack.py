@@ -111,7 +111,12 @@ def test_a_clip_that_is_cut_off_is_packed_as_far_as_it_goes_and_named(tmp_path):
         clip.write_bytes(clip.read_bytes()[: int(clip.stat().st_size * part)])
         files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
         assert files["train"] == ["clip.mkv"]
-        assert any("clip.mkv (its end: only " in line for line in files["skipped"]) is named
+        assert (
+            any(
+                "clip.mkv (in part: " in line and "was cut off" in line for line in files["skipped"]
+            )
+            is named
+        )
 
 
 def test_a_photo_in_both_splits_is_a_warning(tmp_path, capsys):
