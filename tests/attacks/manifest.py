@@ -76,6 +76,8 @@ class ManifestKind(Kind):
             if outcome.out.strip() != hashlib.sha256(self.engine).hexdigest():
                 return SILENT, "other bytes than the sound engine's"
             found = json.loads((outcome.work / "svdn.manifest.json").read_bytes())
+            # The graph is known by its hash; another name of a file is as good.
+            found["onnx"]["file"] = sound["onnx"]["file"]
             other = [key for key in _DECIDES if found.get(key) != sound[key]]
             if other == ["engine"] and {**found["engine"], "bytes": 0} == {
                 **sound["engine"],
