@@ -105,7 +105,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: two pictures differ in their suffixes alone.
     """
-    found = (p for p in folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+    found = (p for p in folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
     pictures: dict[str, Path] = {}
     for path in sorted(found):
         name = path.relative_to(folder).with_suffix("").as_posix()

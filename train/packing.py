@@ -80,8 +80,9 @@ def _photos(
     validation: set[str], longest: int, longest_clip: int, frames: int, neighbours: bool,
     smallest: int,
 ) -> None:  # fmt: skip
-    # A dangling link is taken, too: it is named among what was skipped.
-    paths = sorted(p for folder in folders for p in folder.rglob("*") if not p.is_dir())
+    # A dangling link and a folder with the name of a picture are taken, too: they are named among
+    # what was skipped.
+    paths = sorted(p for folder in folders for p in folder.rglob("*"))
     paths = [p for p in paths if p.suffix.lower() in PHOTOS | CLIPS]
     missing = (exclude | validation) - {p.name for p in paths}
     if missing:

@@ -248,12 +248,16 @@ def test_damaged_packs_are_refused(tmp_path, pack_file):
             packs.load(path)
 
 
-@pytest.mark.parametrize("name", ["gone.png", "gone.mp4", "pipe.png", "pipe.mp4"])
+@pytest.mark.parametrize(
+    "name", ["gone.png", "gone.mp4", "pipe.png", "pipe.mp4", "dir.png", "dir.mp4"]
+)
 def test_what_is_no_plain_file_is_named_among_the_skipped(photos, tmp_path, name):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     if name.startswith("pipe"):
         os.mkfifo(folder / name)
+    elif name.startswith("dir"):
+        (folder / name).mkdir()
     else:
         (folder / name).symlink_to("nowhere")
     files = packing.make([folder], tmp_path / "p.npz", exclude=set(), validation={"photo2.png"})
