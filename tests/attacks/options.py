@@ -265,7 +265,7 @@ class OptionsKind(Kind):
             lacking = [out for out in outs if out and not (outcome.work / out).exists()]
             return (SILENT, f"'{lacking[0]}' was not written") if lacking else (EQUAL, "")
 
-        if outs and outs[0].startswith("missing/"):
+        if any(out.startswith("missing/") for out in outs):
             cards.append("missing")  # a folder is made with its parents
         outputs = tuple(os.path.normpath(out) for out in (*outs, *cards) if out)
         return Attack(command.program, words, fed, judge, outputs=outputs, codes=(1,))
