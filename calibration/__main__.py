@@ -48,7 +48,7 @@ def _collect(args: argparse.Namespace) -> int:
             expected=f"{FEWEST} or more",
             mend="16 suit most cameras",
         )
-    size = frame_size.parse(args.size) if args.size else None
+    size = frame_size.parse(args.size) if args.size is not None else None
     found = collect(args.source, args.count, size)
     found.chosen.save(args.out)
     rows = [

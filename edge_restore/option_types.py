@@ -54,6 +54,13 @@ def number(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
     return parse
 
 
+def name(text: str) -> str:
+    """The type of a name; never of nothing."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a name")
+    return text
+
+
 def any_path(text: str) -> Path:
     """The type of a path; never of nothing, which a shell's unset variable gives."""
     if not text:
@@ -82,10 +89,10 @@ def refuse_unused(options: argparse.Namespace, names: Iterable[str], *, beside: 
     """
     parser: argparse.ArgumentParser = options.parser
     given = []
-    for name in names:
-        attribute = name.removeprefix("--").replace("-", "_")
+    for option in names:
+        attribute = option.removeprefix("--").replace("-", "_")
         if getattr(options, attribute) != parser.get_default(attribute):
-            given.append(name)
+            given.append(option)
     if given:
         raise OptionError(
             f"{', '.join(given)} beside {beside}, where nothing uses it",

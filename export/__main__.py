@@ -12,7 +12,7 @@ import sys
 
 from edge_restore import command_line, frame_size
 from edge_restore.cards import FORMS, card_path, check_model_output
-from edge_restore.option_types import file_path
+from edge_restore.option_types import file_path, name
 from edge_restore.outputs import check_outputs, with_cards
 from edge_restore.shown import shown
 
@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )  # fmt: skip
     p.add_argument("--opset", type=int, default=19, help="ONNX opset (default: %(default)s)")
-    p.add_argument("--name", help="what the card calls the model (default: the network's name)")
+    p.add_argument(
+        "--name", type=name, help="what the card calls the model (default: the network's name)"
+    )
     return p
 
 
@@ -103,7 +105,7 @@ def _export(args: argparse.Namespace, command: str) -> None:
     options = exporter.Options(args.form, fixed, args.deformable, args.opset, args.precision)
     card, reach = exporter.export(
         args.network, args.weights, args.out, options,
-        name=args.name or args.network, command=command,
+        name=args.network if args.name is None else args.name, command=command,
     )  # fmt: skip
     for found in card.parity:
         print(

@@ -44,7 +44,7 @@ def test_no_option_takes_any_text_for_a_path(package: str) -> None:
     assert taken >= 2
 
 
-@pytest.mark.parametrize("size", ["0x16", "16x0", "0x0"])
+@pytest.mark.parametrize("size", ["0x16", "16x0", "0x0", ""])
 @pytest.mark.parametrize(
     "words",
     [
@@ -58,7 +58,7 @@ def test_a_side_of_zero_is_no_size(
     words: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    package, *arguments = words.format(size).split()
+    package, *arguments = (word.format(size) for word in words.split())
     if package != "edge-restore":
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
