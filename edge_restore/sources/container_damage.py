@@ -70,7 +70,8 @@ def _transport_stream(
     Where there is none, pictures that begin and were not found.
     """
     file.seek(place)
-    broken, was_broken, begun = 0, False, 0
+    broken, was_broken = 0, False
+    starts = _Starts()
     counters = _Continuity()
     while data := file.read(length * 5000):
         packets = np.frombuffer(data[: len(data) // length * length], np.uint8).reshape(-1, length)
@@ -81,8 +82,7 @@ def _transport_stream(
         broken += int((edges[1:] & ~edges[:-1]).sum())
         was_broken = bool(bad[-1])
         counters.look_at(packets[~bad])
-        if video is not None:
-            begun += _pictures_begun(packets[~bad], video[0])
+        starts.look_at(packets[~bad])
         if was_broken and packets[-1, 0] != 0x47:
             # Joined parts may be cut inside of a packet: find the next.
             position = file.tell() - length
@@ -90,20 +90,41 @@ def _transport_stream(
             around = file.read(8 * length)
             found = next((p for p in range(length) if _synchronous(around[p:], length)), None)
             file.seek(position + (found if found is not None else length))
-    if not broken and not counters.losses and video is not None:
-        return max(0, begun - video[1])
-    return broken or counters.losses
+    broken = broken or counters.losses or starts.broken
+    if not broken and video is not None:  # of video, each is a picture at least
+        return max(0, starts.of(video[0]) - video[1])
+    return broken
 
 
-def _pictures_begun(packets: npt.NDArray[np.uint8], track: int) -> int:
-    """How many PES packets begin in a track: of video, each is a picture at least."""
-    pids = (packets[:, 1].astype(np.int32) & 0x1F) << 8 | packets[:, 2]
-    starts = packets[(pids == track) & (packets[:, 1] & 0x40 != 0) & (packets[:, 3] & 0x10 != 0)]
-    begins = np.where(starts[:, 3] & 0x20 != 0, 5 + starts[:, 4].astype(np.int32), 4)
-    begins = np.minimum(begins, starts.shape[1] - 3)
-    rows = np.arange(len(starts))
-    marks = [starts[rows, begins + i] for i in range(3)]
-    return int(((marks[0] == 0) & (marks[1] == 0) & (marks[2] == 1)).sum())
+class _Starts:
+    """Where PES packets begin, in the packets of each track, which say so.
+
+    Attributes:
+        broken: those that say so and do not begin with a start code.
+    """
+
+    def __init__(self) -> None:
+        self.broken = 0
+        self._found: dict[int, int] = {}
+
+    def look_at(self, packets: npt.NDArray[np.uint8]) -> None:
+        """Look at the packets that follow those before."""
+        starts = packets[(packets[:, 1] & 0x40 != 0) & (packets[:, 3] & 0x10 != 0)]
+        pids = (starts[:, 1].astype(np.int32) & 0x1F) << 8 | starts[:, 2]
+        places = np.where(starts[:, 3] & 0x20 != 0, 5 + starts[:, 4].astype(np.int32), 4)
+        places = np.minimum(places, starts.shape[1] - 3)
+        rows = np.arange(len(starts))
+        first, second, third = (starts[rows, places + i] for i in range(3))
+        marked = (first == 0) & (second == 0) & (third == 1)
+        for pid in np.unique(pids):
+            found = int(marked[pids == pid].sum())
+            self._found[int(pid)] = before = self._found.get(int(pid), 0) + found
+            if before:  # tables begin otherwise
+                self.broken += int((pids == pid).sum()) - found
+
+    def of(self, pid: int) -> int:
+        """How many there are of a track."""
+        return self._found.get(pid, 0)
 
 
 class _Continuity:

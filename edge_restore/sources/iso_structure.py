@@ -87,7 +87,7 @@ def _inside(file: BinaryIO, size: int, box: Box) -> int:
         return _fragment(file, parts)
     found = sum(_inside(file, size, part) for part in parts if part.kind in _PARTS)
     if box.kind == b"mdia" and not found:
-        found += _lasts_twice_as_long(file, parts)
+        found += _lasts_another_time(file, parts)
     return found
 
 
@@ -113,8 +113,8 @@ def _words(file: BinaryIO, box: Box, skip: int = 4) -> np.ndarray:
     return np.frombuffer(content[: len(content) // 4 * 4], ">u4").astype(np.int64)
 
 
-def _lasts_twice_as_long(file: BinaryIO, parts: list[Box]) -> bool:
-    """Whether a track's pictures together are shown far longer than its header says."""
+def _lasts_another_time(file: BinaryIO, parts: list[Box]) -> bool:
+    """Whether a track's samples together last twice or half as long as its header says."""
     header = next(part for part in parts if part.kind == b"mdhd")
     words = _words(file, header, skip=0)
     wide = len(words) and words[0] >> 24 == 1
@@ -126,7 +126,7 @@ def _lasts_twice_as_long(file: BinaryIO, parts: list[Box]) -> bool:
     times = next(p for p in boxes(file, samples.begin, samples.end) if p.kind == b"stts")
     table = _words(file, times)[1:].astype(np.float64)
     shown = (table[0 : len(table) // 2 * 2 : 2] * table[1::2]).sum()
-    return bool(shown > 2 * duration > 0)
+    return bool(duration and not duration <= 2 * shown <= 4 * duration)
 
 
 def _tables(file: BinaryIO, size: int, parts: dict[bytes, Box]) -> int:
@@ -158,7 +158,9 @@ def _tables(file: BinaryIO, size: int, parts: dict[bytes, Box]) -> int:
     runs = runs[1 : 1 + 3 * int(runs[0])] if len(runs) else runs
     if len(runs) % 3 or not len(runs):
         return found + 1
-    first, per_chunk = runs[0::3], runs[1::3]
+    first, per_chunk, described = runs[0::3], runs[1::3], runs[2::3]
+    descriptions = _words(file, parts[b"stsd"])[:1]
+    found += bool((described < 1).any() or (described > descriptions.sum()).any())
     lengths = np.diff(np.append(first, chunks + 1))
     found += bool((lengths < 0).any())
     counts.append(int((lengths * per_chunk).sum()))

@@ -109,10 +109,8 @@ def video_facts(path: Path) -> dict[str, Any]:
             first = frame.time if first is None else first
             frames.append((_hash(frame.to_ndarray()), round((frame.time or 0) - (first or 0), 4)))
         size = (container.streams.video[0].width, container.streams.video[0].height)
-    with av.open(str(path)) as container:
-        packets = 0
-        if container.streams.audio:
-            packets = sum(1 for p in container.demux(container.streams.audio[0]) if p.size)
+    with av.open(str(path)) as container:  # MP4 or QuickTime, whose index has their number
+        packets = container.streams.audio[0].frames if container.streams.audio else 0
     return {"frames": frames, "size": size, "packets": packets}
 
 

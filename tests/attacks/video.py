@@ -112,6 +112,9 @@ class VideoKind(Kind):
         boundary = name.endswith(".h264") or (
             self.content[name].startswith(data) and _between_pictures(name, data)
         )
+        # A recording may begin at any packet of a running stream.
+        whole = self.content[name]
+        boundary |= name.endswith(".ts") and _packets(data) <= _packets(whole) and _goes_on(data)
         boundary |= _lists(data) != _lists(self.content[name])
         return self._run(
             called, fed, lambda outcome: self._judge(outcome, name, called, boundary), rng
@@ -148,6 +151,28 @@ class VideoKind(Kind):
         if fewer and not boundary:
             return SILENT, lost
         return CHANGED, lost
+
+
+def _packets(data: bytes) -> set[bytes]:
+    return {data[at : at + 188] for at in range(0, len(data), 188)}
+
+
+def _goes_on(data: bytes) -> bool:
+    """Whether the packets of each track in a transport stream are counted without a gap.
+
+    The tables' counters jump also where recordings were joined.
+    """
+    last: dict[int, int] = {}
+    for at in range(0, len(data), 188):
+        kind = int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF
+        counter, has_payload = data[at + 3] & 0xF, data[at + 3] & 0x10
+        if data[at] != 0x47 or data[at + 1] & 0x80:
+            return False
+        is_table = kind in (0, 0x11, 0x1000)
+        if has_payload and not is_table and kind in last and counter != (last[kind] + 1) % 16:
+            return False
+        last[kind] = counter
+    return True
 
 
 def _lists(data: bytes) -> list[bytes]:

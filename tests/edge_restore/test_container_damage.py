@@ -98,6 +98,17 @@ def test_joined_and_repeated_packets_of_a_transport_stream_are_none_lost(stream:
     assert damaged_places(stream) == 0
 
 
+def test_a_start_of_a_packet_that_is_overwritten_is_noticed(stream: Path) -> None:
+    content = stream.read_bytes()
+    starts = [
+        i for i in range(len(content)) if content[i : i + 4] in (b"\0\0\1\xe0", b"\0\0\1\xc0")
+    ]
+    assert len(starts) > 40
+    for at in starts[2::7]:
+        stream.write_bytes(content[:at] + bytes(8) + content[at + 8 :])
+        assert damaged_places(stream) > 0, at
+
+
 def test_a_picture_of_a_transport_stream_that_is_passed_over_is_noticed(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.ts", "h264-b", "aac")
     content = path.read_bytes()
@@ -224,7 +235,7 @@ def test_tables_of_different_lengths_are_noticed(
     index_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     content, path = index_files["last"], tmp_path / "a.mp4"
-    for part, offset in (("stsz", 12), ("stts", 12), ("stsc", 16), ("stco", 8)):
+    for part, offset in (("stsz", 12), ("stts", 12), ("stsc", 16), ("stsc", 20), ("stco", 8)):
         for at in places_of(part, content):
             place = at + offset
             count = int.from_bytes(content[place : place + 4], "big")
