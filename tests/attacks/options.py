@@ -251,6 +251,9 @@ class OptionsKind(Kind):
                 given[name], what, refuse = _out(command, name, given[name], rng, work)
                 bad += [f"{name}: {what}"] if refuse else []
                 said.append(f"{name}: {what}")
+        outs = [given[name] for name in command.outs]
+        if len(set(outs)) == len(outs):  # the other output was given another name afterwards
+            bad = [what for what in bad if not what.endswith(", too")]
         fed = f"{command.program} {command.words[0]}: {'; '.join(said + bad)}"
         return self._attack(command, given, fed, "; ".join(bad))
 
