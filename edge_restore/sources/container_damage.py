@@ -326,6 +326,7 @@ def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
 def _avi(file: BinaryIO, size: int) -> int:
     """Chunks of a name in letters and digits and a size, in lists."""
     position, riff_end = 0, 0
+    chunks = indexed = 0
     while position + 8 <= size:
         file.seek(position)
         header = file.read(12)
@@ -342,9 +343,16 @@ def _avi(file: BinaryIO, size: int) -> int:
             position += 12
             continue
         if position >= riff_end:  # what follows is no part of the video
-            return 0
-        if not name.strip(b" ").isalnum() or position + 8 + length > size:
+            break
+        if not name.strip(b" ").isalnum() or position + 8 + length > min(riff_end, size):
             return 1
+        chunks += name[:2].isdigit()
+        if name == b"idx1" and not indexed:
+            file.seek(position + 8)
+            index = file.read(min(length, _MOST_INDEX))
+            indexed = sum(index[i : i + 2].isdigit() for i in range(0, len(index) - 15, 16))
+            if chunks != indexed and length <= _MOST_INDEX:
+                return 1  # a chunk whose size is wrong has others in it
         position += 8 + length + length % 2
     return 0
 
@@ -363,6 +371,7 @@ def _describes_all_streams(head: bytes) -> bool:
     return promised is None or found == promised
 
 
+_MOST_INDEX = 1 << 26
 _AVI_STREAMS = {b"vids", b"auds", b"txts", b"mids", b"iavs"}
 
 

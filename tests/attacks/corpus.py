@@ -98,6 +98,10 @@ def clip(
     return path
 
 
+PCM_SAMPLES = 960
+"""Of each packet that `clip` writes."""
+
+
 def video_facts(path: Path) -> dict[str, Any]:
     """A video's frames (hashes and times in seconds) and its packets of sound."""
     import av
@@ -110,7 +114,10 @@ def video_facts(path: Path) -> dict[str, Any]:
             frames.append((_hash(frame.to_ndarray()), round((frame.time or 0) - (first or 0), 4)))
         size = (container.streams.video[0].width, container.streams.video[0].height)
     with av.open(str(path)) as container:  # MP4 or QuickTime, whose index has their number
-        packets = container.streams.audio[0].frames if container.streams.audio else 0
+        sound = container.streams.audio[0] if container.streams.audio else None
+        packets = sound.frames if sound else 0
+        if sound and sound.codec_context.name.startswith("pcm"):
+            packets //= PCM_SAMPLES  # which are counted one by one
     return {"frames": frames, "size": size, "packets": packets}
 
 

@@ -143,8 +143,9 @@ class VideoKind(Kind):
         complaints = _complaints(outcome.work / called)
         frames = len(found["frames"])
         lost = f"{frames} of {len(sound['frames'])} frames, {packets} of {sound['packets']} packets"
-        # An FLV's header says how long the last picture is shown, and so which sound is the last.
-        least = whole - name.endswith(".flv")
+        # An FLV's header says how long the last picture is shown, and so which sound is the last;
+        # a program stream states no length, and sound that is missing before its end is a gap.
+        least = 0 if name.endswith(".mpg") else whole - name.endswith(".flv")
         fewer = frames < len(sound["frames"]) or packets < least
         if complaints:
             return SILENT, f"{lost}; FFmpeg says: {complaints[0]}"

@@ -301,6 +301,20 @@ def test_a_stream_that_the_header_of_an_avi_counts_and_lacks_is_noticed(tmp_path
             assert damaged_places(path) > 0, mark
 
 
+def test_a_chunk_of_an_avi_that_takes_others_for_its_own_is_noticed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", "mpeg4-b", "mp3")
+    content = path.read_bytes()
+    chunks = places_of("00dc", content[: content.index(b"idx1")])
+    assert len(chunks) > 40
+    for at in chunks[3:30:4]:
+        following = next(place for place in chunks if place > at + 8)
+        size = int.from_bytes(content[following + 4 : following + 8], "little") + following - at
+        for new in (size, 1 << 16, len(content)):
+            changed = content[: at + 4] + new.to_bytes(4, "little") + content[at + 8 :]
+            path.write_bytes(changed)
+            assert damaged_places(path) > 0, (at, new)
+
+
 def test_joined_nut_files_are_noticed(tmp_path: Path) -> None:
     part = write_video(tmp_path / "a.nut", "h264", "aac").read_bytes()
     joined = tmp_path / "joined.nut"
