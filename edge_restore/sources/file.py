@@ -38,6 +38,12 @@ _CONTAINERS = {
     ".vob", ".webm", ".wmv",
 }  # fmt: skip
 
+_ONE_PICTURE_A_PACKET = {
+    "ffv1", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "prores",
+}  # fmt: skip
+_PLACEHOLDER = 16
+"""Bytes: MPEG-4 in AVI has packets that stand for a picture which another one holds."""
+
 _IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
@@ -73,7 +79,7 @@ class FileSource:
         self._damaged_packets: list[float] = []  # their times in seconds
         self._messages = FFmpegMessages()
         self._format = ""
-        self._track = self._packets = 0
+        self._track = self._packets = self._coded = 0
         self._open = ExitStack()
         self.info = self._probe()
 
@@ -116,6 +122,11 @@ class FileSource:
             self.warnings.append(
                 f"'{self.path}' was cut off: {cut}; it ends after the {index} frames that are left"
             )
+        if index < self._coded and not self.warnings:
+            self.remarks.append(
+                f"{self._coded - index} of {self._coded} coded frames of '{self.path}' gave no "
+                "picture; look at the result"
+            )
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
@@ -147,7 +158,7 @@ class FileSource:
         stream.thread_type = "AUTO"
         timeline = Timeline(container, stream, self.path)
         times = FrameTimes(container, stream)
-        self._damaged_frames = self._packets = 0
+        self._damaged_frames = self._packets = self._coded = 0
         self._track = stream.id
         self._damaged_packets.clear()
         checksums = SliceChecksums() if stream.codec_context.name == "ffv1" else None
@@ -169,6 +180,8 @@ class FileSource:
             if packet.stream is not stream:
                 continue
             self._packets += bool(packet.size)
+            if stream.codec_context.name in _ONE_PICTURE_A_PACKET:
+                self._coded += packet.size > _PLACEHOLDER and not packet.is_discard
             if checksums is not None and packet.size:
                 self._damaged_frames += checksums.damaged(bytes(packet))
             try:

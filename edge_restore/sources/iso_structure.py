@@ -37,6 +37,7 @@ _COMPRESSED = b"cmov"
 _LIKE_FOLDERS = {b"mdat", b"meta", b"udta"}
 _TAIL = 1 << 16
 _MOST_TABLE = 1 << 28
+_LATEST = 1 << 48  # ticks; a year at ten million a second
 _EMPTY_FRAGMENT = 0x010000
 
 
@@ -176,16 +177,35 @@ def _fragment(file: BinaryIO, parts: list[Box]) -> int:
 
 
 def _missing_fragments(file: BinaryIO, top: list[Box]) -> int:
-    """Gaps in the fragments' numbers, and fragments of which only the index at the end knows."""
+    """Gaps in the fragments' numbers, times that turn back, fragments that only an index has."""
     numbers, places = [], set()
+    begins: dict[int, int] = {}  # of each track's last fragment
+    turned = 0
     for box in top:
         if box.kind == b"moof":
             places.add(box.begin - 8)
+            for track, begin in _begins(file, box):
+                turned += not begins.get(track, 0) <= begin < _LATEST
+                begins[track] = begin
             numbers += [int(_words(file, part)[0]) for part in boxes(file, box.begin, box.end)
                         if part.kind == b"mfhd" and part.end - part.begin >= 8]  # fmt: skip
     gaps = sum(later > earlier + 1 for earlier, later in pairwise(numbers))
     known = {place for box in top if box.kind == b"mfra" for place in _indexed(file, box)}
-    return gaps + len(known - places)
+    return gaps + turned + len(known - places)
+
+
+def _begins(file: BinaryIO, fragment: Box) -> Iterator[tuple[int, int]]:
+    """The tracks in a fragment, each with the time at which its samples begin, in ticks."""
+    for track in boxes(file, fragment.begin, fragment.end):
+        parts = {part.kind: part for part in boxes(file, track.begin, track.end)}
+        if track.kind != b"traf" or not {b"tfhd", b"tfdt"} <= parts.keys():
+            continue
+        header = _words(file, parts[b"tfhd"])[:1]
+        time = _words(file, parts[b"tfdt"], skip=0)
+        if not len(header) or len(time) < 2:
+            continue
+        wide = time[0] >> 24 == 1 and len(time) > 2
+        yield int(header[0]), int(time[1]) << 32 | int(time[2]) if wide else int(time[1])
 
 
 def _indexed(file: BinaryIO, index: Box) -> Iterator[int]:

@@ -180,7 +180,7 @@ def test_a_cut_between_keyframes(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"clip.{suffix}"
     ffmpeg("-ss", "0.9", "-i", whole, "-c", "copy", source)  # an edit list in MP4
     # What came before the cut is referred to, and FFmpeg says so.
-    assert_like_ffmpeg(source, said="FFmpeg reports .* mmco: unref short failure")
+    assert_like_ffmpeg(source, said="mmco: unref short failure|coded frames .* gave no picture")
 
 
 # Clocks that start late, overflow or jump.
