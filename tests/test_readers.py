@@ -33,7 +33,7 @@ from tests.edge_restore.engine.manifests import write_engine
 SHIPPED = Path(edge_restore.__file__).parent
 TRAIN = SHIPPED.parent / "train"
 
-MOST_SECONDS = 1.0
+MOST_SECONDS = 5.0
 MOST_PATHS = 30
 """Of one document; of longer ones so many are drawn."""
 

@@ -104,7 +104,7 @@ def test_playlists_fetch_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         result = subprocess.run(
             [*(strace if traced else []), sys.executable, "-c", audited, "run", name, "--out",
-             "out.mp4"],
+             "out.mp4", "--backend", "onnxruntime"],
             capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip

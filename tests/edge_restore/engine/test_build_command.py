@@ -92,7 +92,7 @@ def test_what_is_no_size(size: str, refused: Refused) -> None:
 
 
 def test_sizes_that_cannot_be(refused: Refused, tmp_path: Path) -> None:
-    assert "the size is 0x96" in refused("--size", "0x96")
+    assert "'0x96' is not a size" in refused("--size", "0x96")
     assert "is larger than any engine" in refused("--size", "99999x99999")
     fixed = write_model(tmp_path, name="fixed")
     write_card(fixed, input=TensorPort("image", "uint8", "NHWC", (1, 64, 96, 3)))

@@ -68,7 +68,7 @@ def check(model: Path, precision: str, size: tuple[int, int], rtx: Flavour, fold
     assert manifest.layers.matrix[precision] > 0
 
 
-@pytest.mark.parametrize("size", [(720, 1280), (541, 963)], ids=str)
+@pytest.mark.parametrize("size", [(541, 963)], ids=str)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_it_builds_in_the_precision_asked_for(
@@ -76,6 +76,12 @@ def test_it_builds_in_the_precision_asked_for(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     check(random_graph(name, precision), precision, size, rtx, tmp_path)
+
+
+def test_it_builds_at_the_size_of_a_camera(
+    rtx: Flavour, random_graph: Graph, tmp_path: Path
+) -> None:
+    check(random_graph("drcnet", "int8"), "int8", (720, 1280), rtx, tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
