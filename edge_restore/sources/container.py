@@ -43,8 +43,14 @@ def open_container(path: Path) -> InputContainer:
             expected="a video file",
             mend="check the spelling; a relative path starts at the working directory",
         )
+    if _is_playlist(path):
+        raise SourceError(
+            f"'{path}' is a playlist: it holds no frames, and names other files",
+            expected="a video file",
+            mend="name one of its files, or record the stream to one first",
+        )
     try:
-        # A playlist may name other files, which must not be fetched from anywhere.
+        # Other formats may name files as well, which must not be fetched from anywhere.
         options = {"protocol_whitelist": "file"}
         container = av.open(file_url(path), metadata_errors="replace", options=options)
     except av.FFmpegError as error:
@@ -53,6 +59,16 @@ def open_container(path: Path) -> InputContainer:
         container.close()
         raise _unreadable(path, "it is a text file")
     return container  # type: ignore[no-any-return]
+
+
+def _is_playlist(path: Path) -> bool:
+    """Whether FFmpeg would ask for other files, and again and again when it may not (HLS, DASH)."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    except OSError:  # FFmpeg says why
+        return False
+    return start.startswith(b"#EXTM3U") or (start.startswith(b"<") and b"<MPD" in start)
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -149,7 +149,8 @@ def test_atomic_path_replaces_nothing_but_plain_files(
     for write in (lambda: write_text(target, "x"), lambda: atomic_path(target).__enter__()):
         with pytest.raises(SinkError, match="expected: the name of a plain file"):
             write()
-    assert os.lstat(target) == before
+    # Reading a link changes its time of access.
+    assert os.lstat(target)[:7] == before[:7]
     assert other.read_text() == "other"
     assert names(tmp_path) == ["other", "out"]
 

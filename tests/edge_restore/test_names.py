@@ -95,7 +95,16 @@ def test_playlists_fetch_nothing(tmp_path: Path) -> None:
         "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
     }  # fmt: skip
     audited = "import sys\nfrom edge_restore.cli import main\nsys.exit(main(sys.argv[1:]))\n"
-    strace = ["strace", "-f", "-qq", "-e", "trace=connect,bind", "-o", str(tmp_path / "trace")]
+    strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-e",
+        "trace=connect,bind",
+        "-o",
+        str(tmp_path / "trace"),
+    ]
     try:
         traced = subprocess.run([*strace, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:

@@ -62,7 +62,16 @@ def test_run_opens_no_connection(backend: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     tracer = []
     if strace := shutil.which("strace"):
-        tracer = [strace, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", trace]
+        tracer = [
+            strace,
+            "-f",
+            "--seccomp-bpf",
+            "-qq",
+            "-e",
+            "trace=connect,sendto,sendmsg,sendmmsg",
+            "-o",
+            trace,
+        ]
         if subprocess.run([*tracer, "true"], capture_output=True, check=False).returncode:
             tracer = []  # a container may forbid it; Python's own calls are seen all the same
     result = subprocess.run(
