@@ -90,6 +90,7 @@ def test_playlists_fetch_nothing(tmp_path: Path) -> None:
     lists = {
         "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n",
         "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\ntcp://127.0.0.1:9/x.ts\n",
+        "dash.mpd": '<?xml version="1.0"?>\n<MPD><BaseURL>http://127.0.0.1:9/</BaseURL></MPD>\n',
         "list.mp4": "ffconcat version 1.0\nfile http://127.0.0.1:9/x.mp4\n",
         "call.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
         "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
@@ -119,6 +120,7 @@ def test_playlists_fetch_nothing(tmp_path: Path) -> None:
         )  # fmt: skip
         assert result.returncode == 2, name
         assert "Traceback" not in result.stderr
+        assert ("is a playlist" in result.stderr) is name.endswith((".m3u8", "hls.mp4", ".mpd"))
         if traced:
             assert "AF_INET" not in (tmp_path / "trace").read_text()
 
