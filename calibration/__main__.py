@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_restore import process
+from edge_restore.machine import process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -12,10 +12,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from edge_restore import command_line, frame_size
-from edge_restore.errors import OptionError
-from edge_restore.option_types import any_path, file_path, integer, number
-from edge_restore.shown import shown
+from edge_restore.commands import command_line, frame_size
+from edge_restore.commands.option_types import any_path, file_path, integer, number
+from edge_restore.errors import OptionError, shown
 
 METHOD = "mse"
 """Of choosing ranges, unless told otherwise."""
@@ -37,9 +36,9 @@ and the form that an engine is built from:
 def _collect(args: argparse.Namespace) -> int:
     from calibration.calibration_set import FEWEST
     from calibration.collector import collect
-    from edge_restore.images import SUFFIXES
-    from edge_restore.outputs import InputFolder, check_outputs
+    from edge_restore.media.images import SUFFIXES
     from edge_restore.report import cells
+    from edge_restore.storage.outputs import InputFolder, check_outputs
 
     check_outputs([("--out", args.out)], [("SOURCE", InputFolder(Path(args.source), SUFFIXES))])
     if args.count < FEWEST:
@@ -72,7 +71,7 @@ def _collect(args: argparse.Namespace) -> int:
 
 def _model(name: str) -> Path:
     """The file that a model's name or path means."""
-    from edge_restore import zoo
+    from edge_restore.models import zoo
 
     return zoo.find(name)[0]
 
@@ -97,8 +96,8 @@ def _quantise(args: argparse.Namespace) -> None:
     from calibration import layers, quantiser, ranges
     from calibration.calibration_set import CalibrationSet
     from calibration.scales import Scales
-    from edge_restore.cards import card_path, check_model_output
-    from edge_restore.outputs import check_outputs, with_cards
+    from edge_restore.models.cards import card_path, check_model_output, with_cards
+    from edge_restore.storage.outputs import check_outputs
 
     if (args.frames is None) == (args.scales is None):
         raise OptionError(
@@ -162,9 +161,10 @@ def _quantise(args: argparse.Namespace) -> None:
 def _sensitivity(args: argparse.Namespace) -> int:
     from calibration import crops, frontier_plot, quantiser, sensitivity
     from calibration.calibration_set import CalibrationSet
-    from edge_restore.files import make_folder
-    from edge_restore.outputs import check_outputs, with_cards
-    from edge_restore.pairs import as_inputs, find_pairs
+    from edge_restore.evaluation.pairs import as_inputs, find_pairs
+    from edge_restore.models.cards import with_cards
+    from edge_restore.storage.files import make_folder
+    from edge_restore.storage.outputs import check_outputs
 
     given_model = _model(args.model)
     check_outputs(
@@ -210,9 +210,9 @@ def _sensitivity(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from calibration import checker, gate
-    from edge_restore.cards import card_path
-    from edge_restore.outputs import check_outputs, with_cards
-    from edge_restore.pairs import as_inputs, find_pairs
+    from edge_restore.evaluation.pairs import as_inputs, find_pairs
+    from edge_restore.models.cards import card_path, with_cards
+    from edge_restore.storage.outputs import check_outputs
 
     reference = _model(args.reference)
     check_outputs(
@@ -249,8 +249,8 @@ def _qat(args: argparse.Namespace) -> None:
 
     from calibration import qat
     from calibration.scales import Scales
-    from edge_restore.files import sha256
-    from edge_restore.outputs import check_outputs
+    from edge_restore.storage.files import sha256
+    from edge_restore.storage.outputs import check_outputs
     from train import recipe as recipes
     from train import run
 

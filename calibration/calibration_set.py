@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from calibration.statistics import Statistics, different, measure
 from edge_restore.errors import DataError
-from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
-from edge_restore.json_fields import JsonFields
-from edge_restore.json_file import decode
-from edge_restore.npz_file import read_arrays
-from edge_restore.plain_file import Kind
+from edge_restore.storage.files import atomic_path, check_writable
+from edge_restore.storage.json_fields import JsonFields
+from edge_restore.storage.json_file import decode
+from edge_restore.storage.npz_file import read_arrays
+from edge_restore.storage.plain_file import Kind
 
 SCHEMA = "edge_restore.calibration_set/1"
 

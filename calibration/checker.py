@@ -13,12 +13,12 @@ from onnx import numpy_helper
 from calibration import gate, latency, quantiser
 from calibration.layers import QUANTISING
 from calibration.runner import Runner
-from edge_restore.cards import ModelCard, card_path
 from edge_restore.errors import BackendError, DataError, ModelError, OptionError
-from edge_restore.files import check_writable
-from edge_restore.pairs import Pair, find_pairs, spread
+from edge_restore.evaluation.pairs import Pair, find_pairs, spread
+from edge_restore.models.cards import ModelCard, card_path
+from edge_restore.models.quantisation import Gate
 from edge_restore.progress import Progress
-from edge_restore.quantisation import Gate
+from edge_restore.storage.files import check_writable
 
 _SHOWN = 8
 

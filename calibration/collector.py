@@ -12,7 +12,7 @@ from calibration.calibration_set import FEWEST, LEAST_CONTRAST, CalibrationSet, 
 from calibration.statistics import Statistics, different, luma, measure
 from edge_restore.errors import DataError, SourceError
 from edge_restore.frames import Pixels
-from edge_restore.images import images_in, read_image
+from edge_restore.media.images import images_in, read_image
 
 CANDIDATES = 256
 """Of a longer source every second, fourth, ... frame is looked at, so that there are no more."""

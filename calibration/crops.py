@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_restore.errors import OptionError
-from edge_restore.evaluation import read_pair
+from edge_restore.evaluation.pairs import find_pairs, spread
+from edge_restore.evaluation.scoring import read_pair
 from edge_restore.frames import Pixels
-from edge_restore.metrics import finite_psnr
-from edge_restore.pairs import find_pairs, spread
+from edge_restore.media.metrics import finite_psnr
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from calibration.sensitivity import LayerDrop, Sensitivity
-from edge_restore.files import check_writable
 from edge_restore.frames import Pixels
-from edge_restore.images import write_png
+from edge_restore.media.images import write_png
 from edge_restore.report import drawing
+from edge_restore.storage.files import check_writable
 
 _ROW = 20
 _MOST = 32

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 
 from calibration.runner import Runner
-from edge_restore.cards import ModelCard
 from edge_restore.engine.rounding import with_kept_rounding
 from edge_restore.errors import ModelError
-from edge_restore.evaluation import read_pair
-from edge_restore.metrics import GREATEST_PSNR, finite_psnr, ssim
-from edge_restore.pairs import Pair
-from edge_restore.quantisation import Gate, GateSet
+from edge_restore.evaluation.pairs import Pair
+from edge_restore.evaluation.scoring import read_pair
+from edge_restore.media.metrics import GREATEST_PSNR, finite_psnr, ssim
+from edge_restore.models.cards import ModelCard
+from edge_restore.models.quantisation import Gate, GateSet
 from edge_restore.report import cells
 
 GREATEST_DROP = 0.2

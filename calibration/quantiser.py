@@ -16,17 +16,12 @@ from calibration.layers import Layer
 from calibration.ranges import PERCENTILE, Histogram
 from calibration.runner import Runner
 from calibration.scales import Scales
-from edge_restore.cards import (
-    FileDigest,
-    ModelCard,
-    card_path,
-    check_model_output,
-)
 from edge_restore.errors import DataError, ModelError, OptionError
-from edge_restore.files import atomic_path
-from edge_restore.model import Model
+from edge_restore.models.cards import FileDigest, ModelCard, card_path, check_model_output
+from edge_restore.models.model import Model
+from edge_restore.models.quantisation import Quantisation
 from edge_restore.progress import Progress
-from edge_restore.quantisation import Quantisation
+from edge_restore.storage.files import atomic_path
 
 
 def load(path: Path) -> tuple[onnx.ModelProto, ModelCard]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edge_restore import optional
 from edge_restore.backends.cpu import from_unit_range, to_unit_range
-from edge_restore.cards import ModelCard
 from edge_restore.errors import BackendError
 from edge_restore.frames import Pixels
-from edge_restore.padding import pad_to_multiple
+from edge_restore.machine import optional
+from edge_restore.media.padding import pad_to_multiple
+from edge_restore.models.cards import ModelCard
 
 Activation = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from calibration.ranges import METHODS as RANGE_METHODS
 from edge_restore.errors import DataError
-from edge_restore.files import write_text
-from edge_restore.json_fields import JsonFields, is_number
-from edge_restore.json_file import abridged, encode, read_json
-from edge_restore.plain_file import Kind
+from edge_restore.storage.files import write_text
+from edge_restore.storage.json_fields import JsonFields, is_number
+from edge_restore.storage.json_file import abridged, encode, read_json
+from edge_restore.storage.plain_file import Kind
 
 SCHEMA = "edge_restore.int8_scales/1"
 

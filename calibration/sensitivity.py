@@ -20,12 +20,12 @@ from calibration.crops import Crop, mean_psnr
 from calibration.layers import Layer
 from calibration.runner import Runner
 from calibration.scales import Scales
-from edge_restore.cards import ModelCard
 from edge_restore.errors import OptionError
-from edge_restore.files import write_text
-from edge_restore.json_file import encode
+from edge_restore.models.cards import ModelCard
 from edge_restore.progress import Progress
 from edge_restore.report import cells
+from edge_restore.storage.files import write_text
+from edge_restore.storage.json_file import encode
 
 SCHEMA = "edge_restore.int8_sensitivity/1"
 

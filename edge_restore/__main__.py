@@ -1,6 +1,6 @@
 """The program ``edge-restore``, also as ``python -m edge_restore``."""
 
-from edge_restore import process
+from edge_restore.machine import process
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from edge_restore import __version__, process
+from edge_restore import __version__
 from edge_restore.commands import bench, build, demo, doctor, engines, evaluate, models, run
+from edge_restore.machine import process
 
 PROGRAM = "edge-restore"
 

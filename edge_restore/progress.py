@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from edge_restore.shown import shown
+from edge_restore.errors import shown
 
 _REDRAW_SECONDS = 0.1
 _LINE_SECONDS = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_restore import process
+from edge_restore.machine import process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -10,11 +10,11 @@ if __name__ == "__main__":
 import argparse
 import sys
 
-from edge_restore import command_line, frame_size
-from edge_restore.cards import FORMS, card_path, check_model_output
-from edge_restore.option_types import file_path, name
-from edge_restore.outputs import check_outputs, with_cards
-from edge_restore.shown import shown
+from edge_restore.commands import command_line, frame_size
+from edge_restore.commands.option_types import file_path, name
+from edge_restore.errors import shown
+from edge_restore.models.cards import FORMS, card_path, check_model_output, with_cards
+from edge_restore.storage.outputs import check_outputs
 
 EPILOG = """\
 examples:

@@ -9,7 +9,7 @@ LMFN; engines not yet.
 
 from __future__ import annotations
 
-from edge_restore import optional, process
+from edge_restore.machine import optional, process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -28,20 +28,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_restore import backends, frame_size, zoo
+from edge_restore import backends
 from edge_restore.backends.restorer import restore_one
 from edge_restore.bench import tables, timing
 from edge_restore.bench.timing import Timing
-from edge_restore.cards import card_path
-from edge_restore.demo import photo
+from edge_restore.commands import frame_size
+from edge_restore.commands.option_types import file_path
 from edge_restore.errors import BackendError, UserError
 from edge_restore.frames import Pixels
-from edge_restore.machine import this_machine
-from edge_restore.metrics import psnr
-from edge_restore.model import Model
-from edge_restore.option_types import file_path
-from edge_restore.padding import pad_to_multiple
+from edge_restore.machine.describe import this_machine
+from edge_restore.media import photo
+from edge_restore.media.metrics import psnr
+from edge_restore.media.padding import pad_to_multiple
+from edge_restore.models import zoo
+from edge_restore.models.cards import card_path
+from edge_restore.models.model import Model
 from edge_restore.report import cells
+from edge_restore.storage.temporaries import temporary
 from train import weights as weights_files
 from train.networks import compiler_caches, deform_sample
 from train.networks.deform_conv import DeformConv2d
@@ -241,7 +244,7 @@ def _with_our_kernel(layer: DeformConv2d, image: Tensor, offset: Tensor, mask: T
 def _engine(backend: str, name: str, height: int, width: int) -> Restore:
     file = zoo.FOLDER / f"{name}.onnx"
     # Out of the zoo, because of a model there the backend takes the variant that it likes best.
-    with tempfile.TemporaryDirectory(prefix="contenders-") as folder, process.temporary(folder):
+    with tempfile.TemporaryDirectory(prefix="contenders-") as folder, temporary(folder):
         for each in (file, card_path(file)):
             shutil.copy(each, folder)
         restorer = backends.create(backend, [Path(folder, file.name)])

@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from edge_restore.cards import (
+from edge_restore.errors import ModelError, OptionError
+from edge_restore.models.cards import (
     FileDigest,
     ModelCard,
     TensorPort,
@@ -17,8 +18,7 @@ from edge_restore.cards import (
     card_path,
     check_model_output,
 )
-from edge_restore.errors import ModelError, OptionError
-from edge_restore.files import atomic_path
+from edge_restore.storage.files import atomic_path
 from export import graph, lowering, parity, plugin_node, precision
 from train import weights as weights_files
 from train.networks import NETWORKS

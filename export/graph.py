@@ -5,7 +5,7 @@ network's own, not clipped. "camera" takes and gives RGB as uint8 (1, H, W, 3) a
 conversion inside: / 255, then clip to [0, 1], * 255, round half to even.
 
 H and W are multiples of the network's `multiple`; padding and cropping other sizes is for whoever
-runs the graph (`edge_restore.padding`).
+runs the graph (`edge_restore.media.padding`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edge_restore import optional
 from edge_restore.errors import InternalError, OptionError
+from edge_restore.machine import optional
 from train.networks.deform_conv import DeformConv2d
 
 INPUT, OUTPUT = "image", "restored"

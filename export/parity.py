@@ -9,12 +9,12 @@ import onnx
 import torch
 from torch import nn
 
-from edge_restore import optional
-from edge_restore.cards import Parity
 from edge_restore.engine.rounding import with_kept_rounding
 from edge_restore.errors import BackendError, ModelError
 from edge_restore.frames import Pixels
-from edge_restore.padding import pad_to_multiple
+from edge_restore.machine import optional
+from edge_restore.media.padding import pad_to_multiple
+from edge_restore.models.cards import Parity
 from export.graph import INPUT
 from train.networks.deform_conv import DeformConv2d
 
@@ -59,9 +59,9 @@ def check(
     """Compare a graph with `network` on three sizes of 8-bit frames.
 
     A size that is no multiple goes to ONNX Runtime as the runtime does it, padded and cropped by
-    `edge_restore.padding`, and to torch as it is. What is compared is the network's float output
-    before clipping and rounding: after it, a difference of 1e-7 may tip a value to the next level,
-    and a real one of half a level may not show. In the camera form that tensor is inside the
+    `edge_restore.media.padding`, and to torch as it is. What is compared is the network's float
+    output before clipping and rounding: after it, a difference of 1e-7 may tip a value to the next
+    level, and a real one of half a level may not show. In the camera form that tensor is inside the
     graph, so it is made an output beside the image; then the image must be exactly that tensor,
     clipped and rounded.
 

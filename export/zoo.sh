@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make a network's graphs in edge_restore/zoo anew from train/released: every form and precision,
+# Make a network's graphs in edge_restore/models/zoo anew from train/released: every form and precision,
 # then INT8 and its checks.
 #
 #   export/zoo.sh svdn|lmfn FRAMES.npz PAIRS...
@@ -19,7 +19,7 @@ if (($# < 3)) || [[ $1 != svdn && $1 != lmfn ]]; then
   sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
   exit 2
 fi
-name=$1 frames=$2 zoo=edge_restore/zoo scales=calibration/released/$1.scales.json
+name=$1 frames=$2 zoo=edge_restore/models/zoo scales=calibration/released/$1.scales.json
 sets=()
 for pairs in "${@:3}"; do sets+=(--pairs "$pairs"); done
 

@@ -20,13 +20,16 @@ import numpy as np
 import pytest
 
 import edge_restore
-from edge_restore import cards, lpips, pairs, tensor_file
-from edge_restore.backends import choice
+from edge_restore.backends import autoselect as choice
 from edge_restore.bench import claims, costs
 from edge_restore.bench.document import BenchReport
-from edge_restore.engine import kernels, manifest
+from edge_restore.engine import manifest
+from edge_restore.engine.plugin import kernels
 from edge_restore.errors import UserError
+from edge_restore.evaluation import lpips, pairs
+from edge_restore.models import cards
 from edge_restore.report.latency_report import LatencyReport
+from edge_restore.storage import tensor_file
 from tests.edge_restore.clips import picture
 from tests.edge_restore.engine.manifests import write_engine
 
@@ -137,7 +140,8 @@ def _core() -> dict[str, Reader]:
             ),
         ),
         "kernel index": Reader(
-            _copied(SHIPPED / "engine/ptx/index.json"), lambda path: kernels.load_index(path.parent)
+            _copied(SHIPPED / "engine/plugin/ptx/index.json"),
+            lambda path: kernels.load_index(path.parent),
         ),
         "bench report": Reader(_written("bench.json", _bench_report()), BenchReport.read),
         "latency report": Reader(_latency_report, LatencyReport.read),
@@ -191,7 +195,7 @@ def _of_training() -> dict[str, Reader]:
     from train import pack as packs
 
     def pack(folder: Path) -> Path:
-        from edge_restore.images import write_png
+        from edge_restore.media.images import write_png
 
         (folder / "photos").mkdir()
         for seed in range(3):

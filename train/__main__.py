@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_restore import process
+from edge_restore.machine import process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -10,13 +10,12 @@ if __name__ == "__main__":
 import argparse
 import sys
 
-from edge_restore import command_line, frame_size
-from edge_restore.cards import card_path
-from edge_restore.errors import OptionError
-from edge_restore.option_types import any_path, file_path, integer, number, refuse_unused
-from edge_restore.outputs import InputFolder, check_outputs, with_cards
-from edge_restore.shown import shown
-from edge_restore.streams import print_json
+from edge_restore.commands import command_line, frame_size
+from edge_restore.commands.option_types import any_path, file_path, integer, number, refuse_unused
+from edge_restore.errors import OptionError, shown
+from edge_restore.machine.streams import print_json
+from edge_restore.models.cards import card_path, with_cards
+from edge_restore.storage.outputs import InputFolder, check_outputs
 
 EPILOG = """\
 train your own:

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from edge_restore.errors import OptionError, RecipeError
-from edge_restore.files import make_folder, write_text
-from edge_restore.json_fields import is_number
-from edge_restore.json_file import abridged, encode
 from edge_restore.report import cells
+from edge_restore.storage.files import make_folder, write_text
+from edge_restore.storage.json_fields import is_number
+from edge_restore.storage.json_file import abridged, encode
 from train import checkpoint as checkpoints
 from train import recipe as recipes
 from train import trainer

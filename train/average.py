@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import CardError, ModelError, OptionError
-from edge_restore.files import check_writable, sha256
+from edge_restore.models.cards import FileDigest, Score, WeightsCard, card_path
+from edge_restore.storage.files import check_writable, sha256
 from train import pack as packs
 from train import recipe as recipes
 from train import trainer, weights

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_restore import optional
+from edge_restore.machine import optional
 
 
 class Board:

@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from edge_restore.errors import DataError, UserError
-from edge_restore.files import atomic_path
-from edge_restore.plain_file import Kind, open_plain
-from edge_restore.shown import shown
+from edge_restore.errors import DataError, UserError, shown
+from edge_restore.storage.files import atomic_path
+from edge_restore.storage.plain_file import Kind, open_plain
 from train.pack import Pack
 from train.recipe import Recipe, parse
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_restore.errors import DataError
-from edge_restore.files import check_writable
+from edge_restore.errors import DataError, shown
 from edge_restore.frames import Pixels
-from edge_restore.images import write_png
-from edge_restore.plain_file import Kind, read_plain
+from edge_restore.media.images import write_png
 from edge_restore.report import drawing
-from edge_restore.shown import shown
+from edge_restore.storage.files import check_writable
+from edge_restore.storage.plain_file import Kind, read_plain
 
 _NUMBER = r"([-+]?(?:nan|inf|[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[-+]?[0-9]{1,4})?))"
 _LINE = re.compile(

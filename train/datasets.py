@@ -51,8 +51,8 @@ from pathlib import Path
 
 from edge_restore.errors import DataError
 from edge_restore.frames import Pixels
-from edge_restore.images import SUFFIXES, ImageError, read_image
-from edge_restore.plain_file import Kind, read_plain
+from edge_restore.media.images import SUFFIXES, ImageError, read_image
+from edge_restore.storage.plain_file import Kind, read_plain
 
 COUPLES = (
     ("blurred", "sharp"), ("blur", "sharp"), ("blur", "gt"), ("input", "target"), ("lq", "gt"),

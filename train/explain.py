@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from edge_restore.errors import DataError, ModelError, OptionError
-from edge_restore.files import check_writable
 from edge_restore.frames import Pixels
-from edge_restore.images import read_image, write_png
+from edge_restore.media.images import read_image, write_png
 from edge_restore.report import drawing
+from edge_restore.storage.files import check_writable
 from train import sampling, weights
 from train.networks.svdn import SVDN, FeatureDeconvolution
 from train.sampling import Sampling

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_restore.bench import costs
-from edge_restore.files import write_text
-from edge_restore.json_file import encode
+from edge_restore.storage.files import write_text
+from edge_restore.storage.json_file import encode
 from train.networks import NETWORKS, create
 from train.profiler import Cost, profile
 from train.published import PUBLISHED, Published

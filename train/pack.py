@@ -21,11 +21,11 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_restore.files import sha256
-from edge_restore.json_fields import JsonFields, is_integer
-from edge_restore.json_file import decode
-from edge_restore.npz_file import read_arrays
-from edge_restore.plain_file import Kind
+from edge_restore.storage.files import sha256
+from edge_restore.storage.json_fields import JsonFields, is_integer
+from edge_restore.storage.json_file import decode
+from edge_restore.storage.npz_file import read_arrays
+from edge_restore.storage.plain_file import Kind
 
 SCHEMA = "edge_restore.training_pack/2"
 _READABLE = (SCHEMA, "edge_restore.training_pack/1")

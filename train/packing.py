@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_restore.errors import DataError, SourceError
-from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
-from edge_restore.images import ImageError, read_image
+from edge_restore.media.images import ImageError, read_image
 from edge_restore.progress import Progress
+from edge_restore.storage.files import atomic_path, check_writable
 from train import datasets
 from train.pack import CLIPS, PHOTOS, Picture, Place, Writer
 from train.simulator.compression import h264

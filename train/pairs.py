@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from edge_restore.errors import DataError
-from edge_restore.files import make_folder, write_text
-from edge_restore.images import ImageError, output_names, read_image, write_png
-from edge_restore.json_file import encode
-from edge_restore.outputs import InputFolder, check_outputs
-from edge_restore.pairs import DESCRIPTION
+from edge_restore.evaluation.pairs import DESCRIPTION
+from edge_restore.media.images import ImageError, output_names, read_image, write_png
 from edge_restore.progress import Progress
+from edge_restore.storage.files import make_folder, write_text
+from edge_restore.storage.json_file import encode
+from edge_restore.storage.outputs import InputFolder, check_outputs
 from train.pack import PHOTOS
 from train.packing import reduce
 from train.simulator.compression import h264

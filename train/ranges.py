@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_restore.json_file import abridged
+from edge_restore.storage.json_file import abridged
 from train.blur import LONGEST
 
 _MAX_STEPS = 10**9

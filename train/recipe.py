@@ -15,9 +15,9 @@ from typing import Any, get_type_hints
 import torch
 
 from edge_restore.errors import OptionError, RecipeError
-from edge_restore.json_fields import is_integer, is_number
-from edge_restore.json_file import abridged
-from edge_restore.plain_file import Kind
+from edge_restore.storage.json_fields import is_integer, is_number
+from edge_restore.storage.json_file import abridged
+from edge_restore.storage.plain_file import Kind
 from train import ranges
 from train.blur import BlurModel
 from train.networks import NETWORKS, create

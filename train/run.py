@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge_restore import limits, process
-from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
 from edge_restore.errors import DependencyError, OptionError
-from edge_restore.files import check_readable, make_folder, sha256
-from edge_restore.outputs import Input, check_outputs, with_cards
+from edge_restore.machine import limits, process
+from edge_restore.models.cards import FileDigest, Score, WeightsCard, card_path, with_cards
+from edge_restore.storage.files import check_readable, make_folder, sha256
+from edge_restore.storage.outputs import Input, check_outputs
 from train import checkpoint as checkpoints
 from train import pack as packs
 from train import recipe as recipes

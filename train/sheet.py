@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from edge_restore.errors import DataError
-from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Pixels
-from edge_restore.images import jpeg_bytes, read_image
+from edge_restore.media.images import jpeg_bytes, read_image
+from edge_restore.storage.files import atomic_path, check_writable
 from train.blur import MARGIN, SEVERITIES, BlurModel, expose
 from train.colour import to_linear, to_srgb
 from train.simulator.compression import H264_CRF, CompressionModel, compressed, h264

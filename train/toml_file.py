@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edge_restore.plain_file import Kind, read_plain
+from edge_restore.storage.plain_file import Kind, read_plain
 
 if sys.version_info >= (3, 11):
     import tomllib

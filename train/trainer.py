@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from edge_restore.errors import ModelError, UserError
-from edge_restore.files import make_folder
-from edge_restore.metrics import finite_psnr, ssim
+from edge_restore.media.metrics import finite_psnr, ssim
 from edge_restore.progress import Progress
+from edge_restore.storage.files import make_folder
 from train import checkpoint as checkpoints
 from train import networks, optimiser
 from train.blur import Exposure

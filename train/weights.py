@@ -7,12 +7,19 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edge_restore import optional, tensor_file
-from edge_restore.cards import WeightsCard, card_path, check_digest, read_card, read_described
 from edge_restore.errors import CardError, DataError, ModelError
-from edge_restore.files import atomic_path
-from edge_restore.json_file import abridged as shown
-from edge_restore.plain_file import Kind
+from edge_restore.machine import optional
+from edge_restore.models.cards import (
+    WeightsCard,
+    card_path,
+    check_digest,
+    read_card,
+    read_described,
+)
+from edge_restore.storage import tensor_file
+from edge_restore.storage.files import atomic_path
+from edge_restore.storage.json_file import abridged as shown
+from edge_restore.storage.plain_file import Kind
 from train import networks
 from train.ranges import argument_problems
 

@@ -78,7 +78,7 @@ def create(
     if backend == "auto" and (restorer := _on_a_gpu(models)) is not None:
         return restorer
     if backend == "auto":
-        from edge_restore.backends import choice
+        from edge_restore.backends import autoselect as choice
 
         backend = choice.fastest(models, threads=threads)
     return on_the_cpu(backend, models, threads=threads, memory_budget=memory_budget)

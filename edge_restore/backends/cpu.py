@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import limits, padding, tiles
-from edge_restore.backends import finiteness, memory
-from edge_restore.cards import ModelCard
+from edge_restore.backends import finiteness, memory, tiles
 from edge_restore.errors import BackendError, InternalError, ModelError, OptionError
 from edge_restore.frames import Frame, Pixels
-from edge_restore.model import Model
+from edge_restore.machine import limits
+from edge_restore.media import padding
+from edge_restore.models.cards import ModelCard
+from edge_restore.models.model import Model
 
 UnitImage = np.ndarray[Any, np.dtype[np.float32]]
 """float32 (height, width, 3) in [0, 1]."""

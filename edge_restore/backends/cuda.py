@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import optional
 from edge_restore.engine.gpu import this_gpu
 from edge_restore.errors import BackendError
 from edge_restore.frames import Pixels
+from edge_restore.machine import optional
 
 CPU_INSTEAD = "run on the CPU with --backend onnxruntime"
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore.model import Model
-from edge_restore.onnx_graph import FLOAT, Node, OnnxGraph, extended
+from edge_restore.models.model import Model
+from edge_restore.models.onnx_graph import FLOAT, Node, OnnxGraph, extended
 
 SUM = "edge_restore/sum"
 """The name of the added output."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_restore import limits
 from edge_restore.errors import OptionError
+from edge_restore.machine import limits
 
 BUDGET_FRACTION = 0.5
 """How much of the free memory a restorer takes unless told: the rest is for frames in queues, the

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edge_restore import optional
 from edge_restore.backends import finiteness
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
 from edge_restore.errors import BackendError, ModelError
-from edge_restore.model import Model
+from edge_restore.machine import optional
+from edge_restore.models.model import Model
 
 
 class OnnxRuntimeRestorer(CpuRestorer):

@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import optional
 from edge_restore.backends import finiteness
 from edge_restore.backends.cpu import CpuRestorer, Image, first_line
 from edge_restore.errors import BackendError, InternalError
 from edge_restore.frames import Pixels
-from edge_restore.model import Model
+from edge_restore.machine import optional
+from edge_restore.models.model import Model
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """What convolutions compute in, and OpenVINO's word for it. The rest follows where it is as exact:

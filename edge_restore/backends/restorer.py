@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Protocol
 
-from edge_restore.cards import ModelCard
 from edge_restore.errors import InternalError
 from edge_restore.frames import Frame, Pixels
+from edge_restore.models.cards import ModelCard
 
 
 class Restorer(Protocol):

@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from edge_restore import padding, zoo
 from edge_restore.backends import cuda
 from edge_restore.backends.frame_ring import FrameRing
 from edge_restore.backends.tensorrt_session import Session, runtime_cache_path
-from edge_restore.cards import ModelCard, card_path, verify
 from edge_restore.engine import builder, flavour, manifest, plan
 from edge_restore.engine.cache import EngineCache
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.gpu import this_gpu
 from edge_restore.errors import BackendError, CardError, InternalError, OptionError
 from edge_restore.frames import Frame, Pixels
+from edge_restore.media import padding
+from edge_restore.models import zoo
+from edge_restore.models.cards import ModelCard, card_path, verify
 
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """The backend's names and the flavours that they run."""

@@ -10,14 +10,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from edge_restore.cards import TensorPort
-from edge_restore.engine import plugin, trusted_file
 from edge_restore.engine.build_log import BuildLog, make_logger
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.manifest import EngineManifest, Loaded
-from edge_restore.engine.trusted_file import EngineError
+from edge_restore.engine.plugin import registry as plugin
 from edge_restore.errors import BackendError, UserError
-from edge_restore.files import atomic_path
+from edge_restore.models.cards import TensorPort
+from edge_restore.storage import trusted_file
+from edge_restore.storage.files import atomic_path
+from edge_restore.storage.trusted_file import EngineError
 
 _KEPT_MESSAGES = 200
 

@@ -22,8 +22,8 @@ from typing import Any
 from edge_restore.bench.costs import KIND, NUMBER_BYTES, FrameCost, frame_cost
 from edge_restore.bench.peaks import Peaks
 from edge_restore.errors import InternalError
-from edge_restore.json_fields import JsonFields, is_number
-from edge_restore.json_file import read_json
+from edge_restore.storage.json_fields import JsonFields, is_number
+from edge_restore.storage.json_file import read_json
 
 SCHEMA = "edge_restore.claims/1"
 FILE = Path(__file__).with_name("claims.json")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_restore.errors import BackendError, OptionError
-from edge_restore.json_fields import JsonFields
-from edge_restore.json_file import read_json
-from edge_restore.plain_file import Kind
+from edge_restore.storage.json_fields import JsonFields
+from edge_restore.storage.json_file import read_json
+from edge_restore.storage.plain_file import Kind
 
 SCHEMA = "edge_restore.network_costs/1"
 FILE = Path(__file__).with_name("costs.json")

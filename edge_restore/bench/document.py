@@ -12,10 +12,10 @@ from edge_restore.bench.claims import AS_SOME_DO, WAYS
 from edge_restore.bench.peaks import Peaks
 from edge_restore.bench.timing import Timing
 from edge_restore.errors import DataError
-from edge_restore.files import write_text
-from edge_restore.json_fields import MAX_SIDE, JsonFields, is_number
-from edge_restore.json_file import encode, read_json
-from edge_restore.plain_file import Kind
+from edge_restore.storage.files import write_text
+from edge_restore.storage.json_fields import MAX_SIDE, JsonFields, is_number
+from edge_restore.storage.json_file import encode, read_json
+from edge_restore.storage.plain_file import Kind
 
 SCHEMA = "edge_restore.bench/1"
 _MAX_BYTES = 64 << 20
@@ -61,7 +61,7 @@ class BenchReport:
     """Everything that one call of `edge-restore bench` measured.
 
     Attributes:
-        machine: see `edge_restore.machine.Machine`.
+        machine: see `edge_restore.machine.describe.Machine`.
         versions: of the libraries.
         peaks: of the processor that computed, where they were measured.
         runs: in the order of the sizes.

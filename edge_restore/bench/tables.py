@@ -8,7 +8,7 @@ from edge_restore.bench.claims import AS_SOME_DO, WAYS, Claim, Judgement, claims
 from edge_restore.bench.costs import frame_cost
 from edge_restore.bench.document import BenchReport, Run
 from edge_restore.bench.timing import Timing
-from edge_restore.latency import percentiles, upper_bound
+from edge_restore.pipeline.latency import percentiles, upper_bound
 from edge_restore.report import cells
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]], int]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore.latency import fewest_samples
+from edge_restore.pipeline.latency import fewest_samples
 
 ROUNDS = 3
 """In how many rounds everything is timed."""

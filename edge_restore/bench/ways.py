@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import pipeline
 from edge_restore.backends.restorer import Restorer, restore_one
 from edge_restore.bench import timing
 from edge_restore.bench.claims import AS_SOME_DO, WAYS
 from edge_restore.bench.timing import Timing
 from edge_restore.frames import Frame, Pixels
-from edge_restore.sources.stream_info import StreamInfo
+from edge_restore.media.stream_info import StreamInfo
+from edge_restore.pipeline import run as pipeline
 
 _TICK = Fraction(1, 1000)
 _CROP = 256

@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_restore.commands.option_types import file_path, refuse_unused
 from edge_restore.commands.restorer_options import (
     add_restorer_arguments,
     create_restorer,
     model_inputs,
 )
 from edge_restore.errors import OptionError
-from edge_restore.json_file import encode
-from edge_restore.option_types import file_path, refuse_unused
+from edge_restore.storage.json_file import encode
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
     from edge_restore.bench.document import BenchReport, Run
     from edge_restore.bench.peaks import Peaks
     from edge_restore.bench.tables import Table
-    from edge_restore.outputs import Input
+    from edge_restore.storage.outputs import Input
 
 _SIZES = "360x640"
 
@@ -91,7 +91,7 @@ def bench(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     from edge_restore.bench import page, tables
-    from edge_restore.files import write_text
+    from edge_restore.storage.files import write_text
 
     if not 0 <= options.samples < 2**31 or not 0 < options.seconds < math.inf:
         raise OptionError(
@@ -127,7 +127,7 @@ def _claims(options: argparse.Namespace, words: Sequence[str]) -> int:
     refuse_unused(options, _OF_MEASURING, beside="'bench claims'")
     judgements = tables.verdicts(report)
     if options.json is not None:
-        from edge_restore.files import write_text
+        from edge_restore.storage.files import write_text
 
         entries = [
             {"claim": j.claim.id, "verdict": j.verdict, "because": j.why,
@@ -166,7 +166,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _check_outputs(options: argparse.Namespace, inputs: Sequence[Input]) -> None:
-    from edge_restore.outputs import check_outputs
+    from edge_restore.storage.outputs import check_outputs
 
     check_outputs([("--json", options.json), ("--html", options.html)], inputs)
 
@@ -175,7 +175,7 @@ def _run_all(options: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> B
     from edge_restore.backends.cpu import CpuRestorer
     from edge_restore.bench import conditions, peaks
     from edge_restore.bench.document import BenchReport
-    from edge_restore.machine import library_versions, this_machine
+    from edge_restore.machine.describe import library_versions, this_machine
     from edge_restore.progress import Progress
 
     machine = this_machine()
@@ -213,7 +213,7 @@ def _gpu_peaks(restorer: Restorer) -> Peaks:
 def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width: int) -> Run:
     from edge_restore.bench import timing, ways
     from edge_restore.bench.document import Run
-    from edge_restore.demo import photo
+    from edge_restore.media import photo
 
     found = ways.measure(
         restorer,
@@ -235,8 +235,8 @@ def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:
-    from edge_restore import frame_size
     from edge_restore.bench.costs import SIZES
+    from edge_restore.commands import frame_size
 
     if text == "all":
         return list(SIZES)

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_restore.commands.option_types import any_path, file_path, number, refuse_unused
 from edge_restore.errors import OptionError
-from edge_restore.option_types import any_path, file_path, number, refuse_unused
 
 if TYPE_CHECKING:
     from edge_restore.engine.builder import Built
@@ -102,13 +102,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
-    from edge_restore import frame_size
-    from edge_restore.engine import builder, flavour, gpu, trusted_file
+    from edge_restore.commands import frame_size
+    from edge_restore.engine import builder, flavour, gpu
     from edge_restore.engine.build_log import BuildLog
     from edge_restore.engine.cache import EngineCache
     from edge_restore.engine.manifest import load_checked
     from edge_restore.engine.plan import make_plan
-    from edge_restore.files import write_text
+    from edge_restore.storage import trusted_file
+    from edge_restore.storage.files import write_text
 
     size = frame_size.parse(options.size)
     if options.reference is not None and not options.compare:
@@ -186,10 +187,11 @@ def build(options: argparse.Namespace) -> int:
 
 def _check_outputs(options: argparse.Namespace, engine: Path | None) -> None:
     """Compare what is written with what is read."""
-    from edge_restore import zoo
     from edge_restore.engine.cache import files_of
     from edge_restore.engine.flavour import NAMES
-    from edge_restore.outputs import check_outputs, with_cards
+    from edge_restore.models import zoo
+    from edge_restore.models.cards import with_cards
+    from edge_restore.storage.outputs import check_outputs
 
     model = str(options.model)
     read = set(zoo.find(model))

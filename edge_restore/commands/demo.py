@@ -6,13 +6,13 @@ import argparse
 import re
 from pathlib import Path
 
+from edge_restore.commands.option_types import any_path
 from edge_restore.commands.restorer_options import (
     add_restorer_arguments,
     create_restorer,
     model_inputs,
 )
 from edge_restore.errors import OptionError
-from edge_restore.option_types import any_path
 
 _LEAST_SIDE = 64
 
@@ -47,9 +47,9 @@ def demo(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
     from edge_restore.demo.camera import HandHeldCamera
     from edge_restore.demo.demonstration import demonstrate, output_files
-    from edge_restore.files import make_folder
-    from edge_restore.outputs import check_outputs
     from edge_restore.report import cells
+    from edge_restore.storage.files import make_folder
+    from edge_restore.storage.outputs import check_outputs
 
     width, height = _size(options.size)
     if options.frames < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from edge_restore.streams import print_json
+from edge_restore.machine.streams import print_json
 
 CANNOT_RUN = 2
 
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
-    from edge_restore import diagnosis
-    from edge_restore.machine import library_versions, this_machine
+    from edge_restore.commands import diagnosis
+    from edge_restore.machine.describe import library_versions, this_machine
 
     checks = diagnosis.diagnose()
     machine = this_machine()

@@ -7,9 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from edge_restore.commands.option_types import any_path
 from edge_restore.errors import OptionError
-from edge_restore.option_types import any_path
-from edge_restore.streams import print_json
+from edge_restore.machine.streams import print_json
 
 if TYPE_CHECKING:
     from edge_restore.engine.cache import Entry

@@ -10,22 +10,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_restore import process
+from edge_restore.commands.option_types import any_path, file_path
 from edge_restore.commands.restorer_options import (
     add_restorer_arguments,
     create_restorer,
     model_inputs,
 )
 from edge_restore.errors import DataError, OptionError, UserError
-from edge_restore.option_types import any_path, file_path
-from edge_restore.streams import print_json
+from edge_restore.machine import process
+from edge_restore.machine.streams import print_json
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
-    from edge_restore.evaluation import ImageScore, Shortfall
-    from edge_restore.lpips import Lpips
-    from edge_restore.pairs import Pair
-    from edge_restore.protocols import EvaluationProtocol
+    from edge_restore.evaluation.lpips import Lpips
+    from edge_restore.evaluation.pairs import Pair
+    from edge_restore.evaluation.protocols import EvaluationProtocol
+    from edge_restore.evaluation.scoring import ImageScore, Shortfall
 
 INTERRUPTED = "interrupted"
 _SHOWN = 8
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
-    from edge_restore import protocols
+    from edge_restore.evaluation import protocols
 
     protocol = protocols.find(options.protocol)
     pairs = _pairs(options, protocol)
@@ -160,8 +160,8 @@ def _measured(
     lpips: Lpips | None, stopped: Callable[[], bool],
 ) -> _Outcome:  # fmt: skip
     """The scores of the pairs, as far as it came."""
-    from edge_restore import evaluation
-    from edge_restore.images import ImageError
+    from edge_restore.evaluation import scoring as evaluation
+    from edge_restore.media.images import ImageError
     from edge_restore.progress import Progress
 
     outcome = _Outcome(evaluation.Shortfall(len(pairs)))
@@ -209,8 +209,8 @@ def _report(
     protocol: EvaluationProtocol,
 ) -> None:  # fmt: skip
     """Write and print the scores, the cheapest first: each whether or not the others can be."""
-    from edge_restore import evaluation
-    from edge_restore.files import write_text
+    from edge_restore.evaluation import scoring as evaluation
+    from edge_restore.storage.files import write_text
 
     scores, shortfall = outcome.scores, outcome.shortfall
 
@@ -249,7 +249,7 @@ def _document(
     restorer: Restorer, protocol: EvaluationProtocol, scores: Sequence[ImageScore],
     shortfall: Shortfall,
 ) -> dict[str, Any]:  # fmt: skip
-    from edge_restore import evaluation
+    from edge_restore.evaluation import scoring as evaluation
 
     below = evaluation.below_input(scores)
     document = {
@@ -282,9 +282,9 @@ def _write_sheet(
     protocol: EvaluationProtocol,
 ) -> None:
     """Restore the chosen images once more: keeping every picture would take too much memory."""
-    from edge_restore import evaluation
-    from edge_restore.images import write_png
-    from edge_restore.report import quality_sheet
+    from edge_restore.evaluation import quality_sheet
+    from edge_restore.evaluation import scoring as evaluation
+    from edge_restore.media.images import write_png
 
     by_name = {pair.name: pair for pair in pairs}
     rows = []
@@ -299,7 +299,7 @@ def _write_sheet(
 
 
 def _lpips(weights: Path | None, protocol: EvaluationProtocol) -> Lpips | None:
-    from edge_restore.lpips import Lpips
+    from edge_restore.evaluation.lpips import Lpips
 
     if weights is None:
         return None
@@ -314,7 +314,7 @@ def _lpips(weights: Path | None, protocol: EvaluationProtocol) -> Lpips | None:
 
 
 def _pairs(options: argparse.Namespace, protocol: EvaluationProtocol) -> list[Pair]:
-    from edge_restore.pairs import find_pairs, match_pairs
+    from edge_restore.evaluation.pairs import find_pairs, match_pairs
 
     sides = (options.blurred, options.sharp)
     if options.pairs and not any(sides):
@@ -330,10 +330,10 @@ def _pairs(options: argparse.Namespace, protocol: EvaluationProtocol) -> list[Pa
 
 def _checked(options: argparse.Namespace, pairs: list[Pair]) -> Path | None:
     """The folder of --save, made, after all outputs were compared with all inputs."""
-    from edge_restore.files import make_folder
-    from edge_restore.images import output_names
-    from edge_restore.outputs import check_outputs
-    from edge_restore.pairs import as_inputs
+    from edge_restore.evaluation.pairs import as_inputs
+    from edge_restore.media.images import output_names
+    from edge_restore.storage.files import make_folder
+    from edge_restore.storage.outputs import check_outputs
 
     save: Path | None = options.save
     saved = output_names(pair.name for pair in pairs) if save is not None else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_restore.errors import CardError
-from edge_restore.streams import print_json
+from edge_restore.machine.streams import print_json
 
 HELP = """\
 List the models that ship with the package.
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def models(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
-    from edge_restore import zoo
+    from edge_restore.models import zoo
 
     entries = [_entry(name, file) for name in zoo.names() for file in zoo.find(name)]
     missing = [{"name": name, "parameters": zoo.NETWORKS[name]} for name in zoo.without_weights()]
@@ -42,7 +42,7 @@ def models(options: argparse.Namespace) -> int:
 
 def _entry(name: str, file: Path) -> dict[str, Any]:
     """A model file as a JSON object: its card, or what is wrong with it."""
-    from edge_restore.cards import card_path, verify
+    from edge_restore.models.cards import card_path, verify
 
     entry: dict[str, Any] = {"name": name, "file": file.name, "bytes": file.stat().st_size}
     try:

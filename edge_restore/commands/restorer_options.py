@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_restore.backends.restorer import Restorer
-    from edge_restore.outputs import Input
+    from edge_restore.storage.outputs import Input
 
 
 def add_restorer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +38,16 @@ def add_restorer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_inputs(options: argparse.Namespace) -> list[Input]:
     """The files that --model names, with their cards: what `create_restorer` may read."""
-    from edge_restore import zoo
-    from edge_restore.outputs import with_cards
+    from edge_restore.models import zoo
+    from edge_restore.models.cards import with_cards
 
     return with_cards("--model", zoo.find(options.model))
 
 
 def create_restorer(options: argparse.Namespace) -> Restorer:
     """The restorer that the options ask for."""
-    from edge_restore import backends, zoo
+    from edge_restore import backends
+    from edge_restore.models import zoo
 
     budget = options.memory_budget
     return backends.create(

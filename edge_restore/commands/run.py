@@ -7,19 +7,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_restore import process
+from edge_restore.commands.option_types import file_path
 from edge_restore.commands.restorer_options import (
     add_restorer_arguments,
     create_restorer,
     model_inputs,
 )
-from edge_restore.errors import OptionError, SinkError, UserError
-from edge_restore.option_types import file_path
-from edge_restore.shown import shown, shown_lines
-from edge_restore.streams import print_json
+from edge_restore.errors import OptionError, SinkError, UserError, shown, shown_lines
+from edge_restore.machine import process
+from edge_restore.machine.streams import print_json
 
 if TYPE_CHECKING:
-    from edge_restore.pipeline import StreamResult
+    from edge_restore.pipeline.run import StreamResult
     from edge_restore.report.latency_report import LatencyReport
 
 DAMAGED_SOURCE = 2
@@ -63,13 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
-    from edge_restore import pipeline
-    from edge_restore.latency import table
-    from edge_restore.outputs import check_outputs
+    from edge_restore.pipeline import run as pipeline
+    from edge_restore.pipeline.latency import table
     from edge_restore.progress import Progress
     from edge_restore.report.run_report import run_report
     from edge_restore.sinks import open_sink
     from edge_restore.sources import open_source
+    from edge_restore.storage.outputs import check_outputs
 
     _check_report(options)
     check_outputs(
@@ -137,8 +136,8 @@ def _check_report(options: argparse.Namespace) -> None:
 
 def _write_report(report: LatencyReport, path: Path) -> UserError | None:
     """Write the report; why it cannot be written, which does not concern the video."""
-    from edge_restore.files import write_text
     from edge_restore.report.page import html_page
+    from edge_restore.storage.files import write_text
 
     try:
         if path.suffix.lower() == ".json":

@@ -19,8 +19,8 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from edge_restore import optional
 from edge_restore.frames import Pixels
+from edge_restore.machine import optional
 
 Vector = npt.NDArray[np.float64]
 LinearLight = npt.NDArray[np.float32]

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from edge_restore import optional
-from edge_restore.files import atomic_path
 from edge_restore.frames import Pixels
+from edge_restore.machine import optional
+from edge_restore.media.colour import from_rgb
+from edge_restore.media.container import file_url
 from edge_restore.sources import StreamInfo
-from edge_restore.sources.colour import from_rgb
-from edge_restore.sources.container import file_url
+from edge_restore.storage.files import atomic_path
 
 _BT709 = 1
 _LIMITED = 1

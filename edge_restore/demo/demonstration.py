@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_restore import pipeline
 from edge_restore.backends.restorer import Restorer
 from edge_restore.demo.camera import HandHeldCamera, Shot
 from edge_restore.demo.clip import write_clip
-from edge_restore.demo.photo import PHOTO
 from edge_restore.errors import UserError
-from edge_restore.files import write_text
 from edge_restore.frames import Frame, Pixels
-from edge_restore.images import jpeg_bytes, read_image, write_png
-from edge_restore.metrics import finite_psnr, ssim
+from edge_restore.media.images import jpeg_bytes, read_image, write_png
+from edge_restore.media.metrics import finite_psnr, ssim
+from edge_restore.media.photo import PHOTO
+from edge_restore.pipeline import run as pipeline
 from edge_restore.progress import Progress
 from edge_restore.report import cells
 from edge_restore.report.comparison import Example, contact_sheet, side_by_side
@@ -25,6 +24,7 @@ from edge_restore.report.page import Picture, html_page
 from edge_restore.report.run_report import run_report
 from edge_restore.sinks import open_sink
 from edge_restore.sources import open_source
+from edge_restore.storage.files import write_text
 
 SUBJECT = (0.41, 0.25)
 """The bird's head in the photo, as fractions of its width and height."""

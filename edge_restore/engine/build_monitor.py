@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from edge_restore.process import Stop
+from edge_restore.machine.process import Stop
 from edge_restore.progress import Progress
 
 

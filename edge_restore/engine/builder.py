@@ -21,22 +21,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edge_restore import process
-from edge_restore.cards import FileDigest, TensorPort
-from edge_restore.engine import layer_precision, network, timing_cache, trusted_file
+from edge_restore.engine import layer_precision, network, timing_cache
 from edge_restore.engine.build_log import BuildLog, make_logger
 from edge_restore.engine.build_monitor import make_monitor
 from edge_restore.engine.cache import EngineCache, layers_path
 from edge_restore.engine.layer_precision import Layer, Precisions
-from edge_restore.engine.manifest import (
-    EngineError,
-    EngineManifest,
-    load_checked,
-    manifest_path,
-)
+from edge_restore.engine.manifest import EngineError, EngineManifest, load_checked, manifest_path
 from edge_restore.engine.plan import Plan
 from edge_restore.errors import BackendError, SinkError
-from edge_restore.files import atomic_path, check_writable, write_text
+from edge_restore.machine import process
+from edge_restore.models.cards import FileDigest, TensorPort
+from edge_restore.storage import trusted_file
+from edge_restore.storage.files import atomic_path, check_writable, write_text
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -126,7 +122,7 @@ def build(
     flavour, trt = plan.flavour, plan.flavour.trt
     logger = make_logger(trt, log)
     if plan.card.deformable == "plugin" and flavour.name == "tensorrt":
-        from edge_restore.engine import plugin
+        from edge_restore.engine.plugin import registry as plugin
 
         plugin.register(trt)
     builder = trt.Builder(logger)

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_restore.engine.lock import is_held, locked
 from edge_restore.engine.manifest import EngineManifest, manifest_path, names_engine, read_manifest
 from edge_restore.errors import OptionError, SinkError, UserError
-from edge_restore.files import atomic_path, is_temporary, open_input, remove_leftovers
+from edge_restore.storage.files import atomic_path, is_temporary, open_input, remove_leftovers
+from edge_restore.storage.lock import is_held, locked
 
 SUFFIX = ".engine"
 RUNTIME_CACHE_SUFFIX = ".runtime_cache"

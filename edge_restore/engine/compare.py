@@ -23,16 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore import metrics, optional
-from edge_restore.cards import ModelCard, card_path, verify
-from edge_restore.engine import plugin
 from edge_restore.engine.builder import build
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan
+from edge_restore.engine.plugin import registry as plugin
 from edge_restore.engine.rounding import half_tensors, keep_rounding
 from edge_restore.errors import BackendError, CardError, ModelError
 from edge_restore.frames import Pixels
-from edge_restore.model import Model
+from edge_restore.machine import optional
+from edge_restore.media import metrics
+from edge_restore.models.cards import ModelCard, card_path, verify
+from edge_restore.models.model import Model
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -409,8 +410,8 @@ def _errors(
 
 def _photo(height: int, width: int) -> Pixels:
     """The demo's photo, (height, width, 3): its middle, not resized, or reflected to grow."""
-    from edge_restore.demo.photo import PHOTO
-    from edge_restore.images import read_image
+    from edge_restore.media.images import read_image
+    from edge_restore.media.photo import PHOTO
 
     pixels = read_image(PHOTO)
     top = max(0, (pixels.shape[0] - height) // 2)

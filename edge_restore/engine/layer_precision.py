@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_restore.errors import BackendError
-from edge_restore.json_file import decode
+from edge_restore.storage.json_file import decode
 
 KINDS = ("int8", "fp16", "fp32", "other")
 

@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_restore.cards import PRECISIONS, FileDigest, TensorPort
-from edge_restore.engine import trusted_file
 from edge_restore.engine.flavour import NAMES as FLAVOURS
 from edge_restore.engine.layer_precision import KINDS, Precisions
-from edge_restore.engine.trusted_file import EngineError
 from edge_restore.errors import UserError
-from edge_restore.files import open_input, write_text
-from edge_restore.json_fields import MAX_COMMAND, MAX_SIDE, JsonFields, is_integer
-from edge_restore.json_file import decode, encode
+from edge_restore.models.cards import PRECISIONS, FileDigest, TensorPort
+from edge_restore.storage import trusted_file
+from edge_restore.storage.files import open_input, write_text
+from edge_restore.storage.json_fields import MAX_COMMAND, MAX_SIDE, JsonFields, is_integer
+from edge_restore.storage.json_file import decode, encode
+from edge_restore.storage.trusted_file import EngineError
 
 __all__ = ["EngineError", "EngineManifest", "Expectation", "Loaded", "load_checked"]
 

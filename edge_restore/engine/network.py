@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_restore import onnx_graph
 from edge_restore.engine import read_back
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import Plan, export_command
 from edge_restore.errors import BackendError, ModelError
-from edge_restore.model import Model
+from edge_restore.models import onnx_graph
+from edge_restore.models.model import Model
 
 _LOWER_PRECISION_FLAGS = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}
 

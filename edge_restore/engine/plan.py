@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from edge_restore import padding, zoo
-from edge_restore.cards import PRECISIONS, ModelCard, card_path, verify
 from edge_restore.engine import cache, targets
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.gpu import Gpu
 from edge_restore.engine.manifest import Expectation
 from edge_restore.errors import ModelError, OptionError
+from edge_restore.media import padding
+from edge_restore.models import zoo
+from edge_restore.models.cards import PRECISIONS, ModelCard, card_path, verify
 
 REVISION = 1
 """Of the builder's own settings; counted up when they change, so that the cache builds anew."""
@@ -247,7 +248,7 @@ def _padded(path: Path, card: ModelCard, size: tuple[int, int]) -> tuple[int, in
 
 
 def _kernel_sha256(card: ModelCard, resolved: tuple[str, ...]) -> str:
-    from edge_restore.engine import kernels
+    from edge_restore.engine.plugin import kernels
 
     number = int(resolved[0].removeprefix("sm_"))
     capability = number // 10, number % 10

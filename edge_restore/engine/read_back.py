@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_restore.engine.flavour import Flavour
 from edge_restore.errors import BackendError
-from edge_restore.onnx_graph import Node, OnnxGraph, Tensor
+from edge_restore.models.onnx_graph import Node, OnnxGraph, Tensor
 
 Difference = tuple[str, Any, Any]
 """An attribute's name, its value in the file, and the layer's."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_restore.engine import flavour, kernels, plugin
+from edge_restore.engine import flavour
 from edge_restore.engine.flavour import Flavour, MissingLibrary
 from edge_restore.engine.gpu import Gpu, this_gpu
+from edge_restore.engine.plugin import kernels
+from edge_restore.engine.plugin import registry as plugin
 from edge_restore.errors import UserError
 
 TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_restore.engine import trusted_file
 from edge_restore.engine.plan import Plan
-from edge_restore.engine.trusted_file import EngineError
 from edge_restore.errors import SinkError
-from edge_restore.files import atomic_path
+from edge_restore.storage import trusted_file
+from edge_restore.storage.files import atomic_path
+from edge_restore.storage.trusted_file import EngineError
 
 
 def file(plan: Plan, folder: Path) -> Path:

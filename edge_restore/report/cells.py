@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from edge_restore.shown import shown
+from edge_restore.errors import shown
 
 
 def milliseconds(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from edge_restore.latency import percentiles
+from edge_restore.pipeline.latency import percentiles
 from edge_restore.report import cells
 
 WIDTH, HEIGHT = 480, 240

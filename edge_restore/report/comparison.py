@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_restore.frames import Pixels
-from edge_restore.metrics import psnr
+from edge_restore.media.metrics import psnr
 from edge_restore.report.drawing import opencv
 
 DIVIDER = 4

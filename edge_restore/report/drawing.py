@@ -8,9 +8,9 @@ from types import ModuleType
 
 import numpy as np
 
-from edge_restore import optional
+from edge_restore.errors import shown
 from edge_restore.frames import Pixels
-from edge_restore.shown import shown
+from edge_restore.machine import optional
 
 Colour = tuple[int, int, int]
 """RGB, 0 to 255."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_restore.errors import DataError
-from edge_restore.files import write_text
-from edge_restore.json_fields import MAX_SIDE, JsonFields, is_number
-from edge_restore.json_file import encode, read_json
-from edge_restore.latency import Percentiles
-from edge_restore.plain_file import Kind
+from edge_restore.pipeline.latency import Percentiles
+from edge_restore.storage.files import write_text
+from edge_restore.storage.json_fields import MAX_SIDE, JsonFields, is_number
+from edge_restore.storage.json_file import encode, read_json
+from edge_restore.storage.plain_file import Kind
 
 SCHEMA = "edge_restore.latency_report/1"
 _KIND = Kind(

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from edge_restore.backends.restorer import Restorer
-from edge_restore.latency import percentiles
-from edge_restore.machine import library_versions, this_machine
-from edge_restore.pipeline import StreamResult
-from edge_restore.report.latency_report import (
-    LatencyReport,
-    ModelIdentity,
-    Quality,
-    thinned,
-)
+from edge_restore.machine.describe import library_versions, this_machine
+from edge_restore.pipeline.latency import percentiles
+from edge_restore.pipeline.run import StreamResult
+from edge_restore.report.latency_report import LatencyReport, ModelIdentity, Quality, thinned
 
 
 def run_report(

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from edge_restore.errors import UserError
 from edge_restore.frames import Frame
-from edge_restore.sources.stream_info import StreamInfo
+from edge_restore.media.stream_info import StreamInfo
 
 __all__ = ["PartSink", "Sink", "open_sink"]
 

@@ -10,18 +10,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_restore import optional
 from edge_restore.errors import InternalError, SinkError, UserError
-from edge_restore.files import atomic_path, check_writable
 from edge_restore.frames import Frame
-from edge_restore.sinks.display_matrix import write_display_matrix
+from edge_restore.machine import optional
+from edge_restore.media import colour
+from edge_restore.media.container import file_url
+from edge_restore.media.display_matrix import write_display_matrix
+from edge_restore.media.stream_info import StreamInfo
 from edge_restore.sinks.losses import losses, pixel_format
 from edge_restore.sinks.player_tags import write_player_tags
 from edge_restore.sinks.source_tracks import SourceTracks
 from edge_restore.sinks.space import ReservedSpace
-from edge_restore.sources import colour
-from edge_restore.sources.container import file_url
-from edge_restore.sources.stream_info import StreamInfo
+from edge_restore.storage.files import atomic_path, check_writable
 
 if TYPE_CHECKING:
     from av import Packet

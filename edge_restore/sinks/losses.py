@@ -5,7 +5,7 @@ The encoder is FFmpeg's libx264; frames are RGB of 8 bits on their way through t
 
 from __future__ import annotations
 
-from edge_restore.sources.stream_info import StreamInfo
+from edge_restore.media.stream_info import StreamInfo
 
 _SIDE_DATA = {
     "MASTERING_DISPLAY_METADATA": "the mastering display's colour volume (HDR)",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_restore.errors import InternalError
-from edge_restore.sources.iso_boxes import boxes
+from edge_restore.media.iso_boxes import boxes
 
 _TEXTS = {
     "title": b"\xa9nam",

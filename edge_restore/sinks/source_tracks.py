@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_restore.media.container import open_container, video_stream
+from edge_restore.media.timeline import Timeline
 from edge_restore.sinks.tracks import add_tracks
-from edge_restore.sources.container import open_container, video_stream
-from edge_restore.sources.timeline import Timeline
 
 if TYPE_CHECKING:
     from av import Packet

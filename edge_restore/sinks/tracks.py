@@ -11,8 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge_restore.media.container import open_container
 from edge_restore.sinks import subtitles
-from edge_restore.sources.container import open_container
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet

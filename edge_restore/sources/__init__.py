@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Protocol
 
 from edge_restore.errors import SourceError
-from edge_restore.files import check_input
 from edge_restore.frames import Frame
-from edge_restore.sources.stream_info import StreamInfo
+from edge_restore.media.stream_info import StreamInfo
+from edge_restore.storage.files import check_input
 
 __all__ = ["Source", "StreamInfo", "open_source"]
 

@@ -11,18 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from edge_restore.errors import OptionError, SourceError
+from edge_restore.errors import OptionError, SourceError, shown
 from edge_restore.frames import Frame, StageClock
-from edge_restore.shown import shown
-from edge_restore.sources import colour
-from edge_restore.sources.container import open_container, video_stream
-from edge_restore.sources.container_damage import damaged_places
-from edge_restore.sources.ffmpeg_messages import FFmpegMessages, drained
+from edge_restore.media import colour
+from edge_restore.media.container import open_container, video_stream
+from edge_restore.media.container_damage import damaged_places
+from edge_restore.media.ffmpeg_messages import FFmpegMessages, drained
+from edge_restore.media.stream_info import UNSPECIFIED, StreamInfo
+from edge_restore.media.timeline import FrameTimes, Timeline
+from edge_restore.media.truncation import truncation
 from edge_restore.sources.ffv1 import SliceChecksums
 from edge_restore.sources.interlacing import check_progressive
-from edge_restore.sources.stream_info import UNSPECIFIED, StreamInfo
-from edge_restore.sources.timeline import FrameTimes, Timeline
-from edge_restore.sources.truncation import truncation
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame

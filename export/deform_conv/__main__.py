@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_restore import process
-from edge_restore.option_types import any_path, file_path
+from edge_restore.commands.option_types import any_path, file_path
+from edge_restore.machine import process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -13,7 +13,7 @@ from pathlib import Path
 
 EPILOG = """\
 examples:
-  python -m export.deform_conv compile --out edge_restore/engine/ptx
+  python -m export.deform_conv compile --out edge_restore/engine/plugin/ptx
   python -m export.deform_conv blocks
   python -m export.deform_conv vectors --out tests/gpu/deform_conv_vectors.zip
   python -m export.deform_conv.bench --out bench.json      (on a machine with an NVIDIA GPU)

@@ -9,7 +9,7 @@ Run on an H100 (docs/results), but for `--tune`. Without a GPU it says so and en
 
 from __future__ import annotations
 
-from edge_restore import optional, process
+from edge_restore.machine import optional, process
 
 if __name__ == "__main__":
     process.guard()  # before the imports that take long
@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from edge_restore import frame_size
+from edge_restore.commands import frame_size
+from edge_restore.commands.option_types import file_path
 from edge_restore.errors import BackendError, OptionError
-from edge_restore.files import check_writable, write_text
-from edge_restore.json_file import encode
-from edge_restore.latency import Percentiles, percentiles
-from edge_restore.option_types import file_path
+from edge_restore.pipeline.latency import Percentiles, percentiles
+from edge_restore.storage.files import check_writable, write_text
+from edge_restore.storage.json_file import encode
 
 SCHEMA = "edge_restore.kernel_bench/1"
 SIZES = ("360x640", "720x1280")
@@ -290,7 +290,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.tune:
         print(
             "the best shapes are in export/deform_conv/measured.json; put them into the PTX with\n"
-            "  python -m export.deform_conv compile --out edge_restore/engine/ptx"
+            "  python -m export.deform_conv compile --out edge_restore/engine/plugin/ptx"
         )
 
 

@@ -28,10 +28,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_restore.files import write_text
-from edge_restore.json_fields import JsonFields, is_integer
-from edge_restore.json_file import encode, read_json
-from edge_restore.plain_file import Kind
+from edge_restore.storage.files import write_text
+from edge_restore.storage.json_fields import JsonFields, is_integer
+from edge_restore.storage.json_file import encode, read_json
+from edge_restore.storage.plain_file import Kind
 
 MEASURED = Path(__file__).with_name("measured.json")
 ARCHITECTURES = (80, 86, 87, 89, 90, 100, 110, 120)

@@ -27,13 +27,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from edge_restore import process
-from edge_restore.engine.kernels import SCHEMA, Argument
+from edge_restore.engine.plugin.kernels import SCHEMA, Argument
 from edge_restore.errors import InternalError, UserError
-from edge_restore.files import make_folder, write_text
-from edge_restore.json_file import encode, read_json
-from edge_restore.outputs import check_outputs
-from edge_restore.plain_file import Kind
+from edge_restore.storage.files import make_folder, write_text
+from edge_restore.storage.json_file import encode, read_json
+from edge_restore.storage.outputs import check_outputs
+from edge_restore.storage.plain_file import Kind
+from edge_restore.storage.temporaries import temporary
 from export.deform_conv import kernel
 from export.deform_conv.blocks import ARCHITECTURES, SHARED_LIMIT, Blocks, choose_blocks
 from export.deform_conv.launch import compiled
@@ -93,7 +93,7 @@ def compile_kernel(
     Args:
         arch: compute capability times ten, 86.
         precision: "fp16" or "fp32".
-        alignment: in elements, see `edge_restore.engine.kernels.Geometry.alignment`.
+        alignment: in elements, see `edge_restore.engine.plugin.kernels.Geometry.alignment`.
         blocks: the shape; by default what `choose_blocks` says, or GENERAL for alignment 1.
 
     Raises:
@@ -153,7 +153,7 @@ def write_all(folder: Path) -> list[Compiled]:
 
 
 def entry(one: Compiled) -> dict[str, Any]:
-    """The kernel's object in the index, see `edge_restore.engine.kernels.Kernel`."""
+    """The kernel's object in the index, see `edge_restore.engine.plugin.kernels.Kernel`."""
     version = re.findall(r"^\.version (\d+)\.(\d+)$", one.text, re.MULTILINE)[0]
     return {
         "file": one.file,
@@ -211,7 +211,7 @@ def assemble(ptx: str, arch: str) -> tuple[int, str]:
     tools = triton.knobs.nvidia
     newer = int(re.findall(r"\d+", arch)[0]) >= 100 and hasattr(tools, "ptxas_blackwell")
     tool = tools.ptxas_blackwell if newer else tools.ptxas
-    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
+    with tempfile.TemporaryDirectory() as folder, temporary(folder):
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
         command = [tool.path, "-v", f"--gpu-name={arch}", source, "-o", source.with_suffix(".o")]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edge_restore.engine.kernels import MASK_LOGIT, Geometry
+from edge_restore.engine.plugin.kernels import MASK_LOGIT, Geometry
 from export.deform_conv.blocks import Blocks
 from export.deform_conv.launch import PRECISION, launch, nhwc, packed_weight
 from train.networks.deform_conv import deform_conv2d as torch_layer

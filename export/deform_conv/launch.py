@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
-from edge_restore.engine.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry, grid
+from edge_restore.engine.plugin.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry, grid
 from export.deform_conv import kernel
 from export.deform_conv.blocks import ARCHITECTURES, Blocks, choose_blocks
 from train.networks import compiler_caches

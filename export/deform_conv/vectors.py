@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore.engine.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry
-from edge_restore.files import atomic_path, check_writable
+from edge_restore.engine.plugin.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry
+from edge_restore.storage.files import atomic_path, check_writable
 
 DTYPE = {"fp16": np.float16, "fp32": np.float32}
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ def main() -> int:
     except UserError as error:
         print(f"load-engine: error: {error}", file=sys.stderr)
         return 2
-    from edge_restore.engine.trusted_file import digest
+    from edge_restore.storage.trusted_file import digest
 
     print(digest(loaded.engine))
     return 0

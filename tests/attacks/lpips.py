@@ -33,7 +33,7 @@ class LpipsKind(Kind):
         import cv2
         import numpy as np
 
-        from edge_restore.lpips import shapes
+        from edge_restore.evaluation.lpips import shapes
         from tests.edge_restore.onnx_models import write_model
 
         write_model(self.corpus)

@@ -13,9 +13,9 @@ else:
     from safetensors.torch import save_file
 
     from calibration.calibration_set import CalibrationSet
-    from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
-    from edge_restore.files import sha256
-    from edge_restore.images import write_png
+    from edge_restore.media.images import write_png
+    from edge_restore.models.cards import FileDigest, Score, WeightsCard, card_path
+    from edge_restore.storage.files import sha256
     from export import exporter
     from train.networks import create
 

@@ -10,7 +10,7 @@ from calibration import calibration_set, collector, statistics
 from calibration.__main__ import main
 from calibration.calibration_set import CalibrationSet
 from edge_restore.errors import DataError
-from edge_restore.images import write_png
+from edge_restore.media.images import write_png
 from tests.calibration.conftest import picture
 
 

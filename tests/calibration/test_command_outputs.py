@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from calibration.__main__ import main
-from edge_restore.images import write_png
+from edge_restore.media.images import write_png
 from tests.calibration.conftest import picture
 
 

@@ -15,14 +15,14 @@ from onnx import numpy_helper
 
 from calibration import gate, latency, quantiser
 from calibration.__main__ import main
-from edge_restore.cards import FileDigest, card_path, verify
 from edge_restore.engine import plan
 from edge_restore.errors import CardError, ModelError
-from edge_restore.evaluation import read_pair
-from edge_restore.files import sha256
-from edge_restore.metrics import psnr, ssim
-from edge_restore.pairs import find_pairs
-from edge_restore.quantisation import GateSet
+from edge_restore.evaluation.pairs import find_pairs
+from edge_restore.evaluation.scoring import read_pair
+from edge_restore.media.metrics import psnr, ssim
+from edge_restore.models.cards import FileDigest, card_path, verify
+from edge_restore.models.quantisation import GateSet
+from edge_restore.storage.files import sha256
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import onnx
 import pytest
 
 from calibration import layers, quantiser
-from edge_restore import zoo
 from edge_restore.errors import ModelError
+from edge_restore.models import zoo
 from train import profiler
 from train.networks import create
 

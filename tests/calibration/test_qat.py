@@ -11,9 +11,9 @@ from calibration import qat, qdq, quantiser
 from calibration.__main__ import main
 from calibration.runner import Runner
 from calibration.scales import Scales
-from edge_restore.cards import verify
 from edge_restore.errors import ModelError
-from edge_restore.metrics import psnr
+from edge_restore.media.metrics import psnr
+from edge_restore.models.cards import verify
 from tests.calibration.conftest import export, picture
 from train import packing
 from train.networks import create

@@ -12,9 +12,9 @@ from calibration import layers, qdq, quantiser, ranges
 from calibration.__main__ import main
 from calibration.runner import Runner
 from calibration.scales import Scales
-from edge_restore.cards import ModelCard, card_path, verify
 from edge_restore.errors import DataError, ModelError, OptionError
-from edge_restore.metrics import psnr
+from edge_restore.media.metrics import psnr
+from edge_restore.models.cards import ModelCard, card_path, verify
 from tests.calibration.conftest import picture
 
 

@@ -20,7 +20,7 @@ from calibration.__main__ import main
 from calibration.runner import Runner
 from calibration.scales import Scales
 from edge_restore.errors import OptionError
-from edge_restore.images import read_image
+from edge_restore.media.images import read_image
 from tests.calibration.conftest import picture
 
 

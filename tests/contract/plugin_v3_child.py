@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_restore.engine import plugin
-from edge_restore.engine.deform_conv import ATTRIBUTES
+from edge_restore.engine.plugin import registry as plugin
+from edge_restore.engine.plugin.deform_conv import ATTRIBUTES
 from edge_restore.errors import BackendError
 from tests.contract.bindings import answer
 from tests.contract.registry import Registry

@@ -13,8 +13,8 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from edge_restore.engine import plugin
-from edge_restore.engine.deform_conv import NAMESPACE, OPERATOR
+from edge_restore.engine.plugin import registry as plugin
+from edge_restore.engine.plugin.deform_conv import NAMESPACE, OPERATOR
 from edge_restore.errors import UserError
 from tests.contract.bindings import answer
 from tests.contract.plugin_v3_child import NODE, SHAPES, fields

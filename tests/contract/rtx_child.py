@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from edge_restore import onnx_graph
 from edge_restore.engine import flavour, read_back
 from edge_restore.errors import BackendError
+from edge_restore.models import onnx_graph
 
 
 def main() -> None:

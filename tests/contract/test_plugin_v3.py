@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_restore.engine import kernels
+from edge_restore.engine.plugin import kernels
 from tests.contract.bindings import ROOT, Bindings, compile_stand_ins, run_child
 from tests.edge_restore.engine import cuda_stand_in
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_restore.engine import kernels
+from edge_restore.engine.plugin import kernels
 from tests.contract.bindings import Bindings
 
 CHILD = "tests.contract.quick_plugin_child"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_restore import zoo
+from edge_restore.models import zoo
 from tests.contract.bindings import ROOT, run_child
 
 onnx = pytest.importorskip("onnx", reason="a graph is changed with onnx")

@@ -10,9 +10,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from edge_restore.sinks.display_matrix import write_display_matrix
+from edge_restore.media.colour import from_rgb
+from edge_restore.media.display_matrix import write_display_matrix
 from edge_restore.sources import StreamInfo
-from edge_restore.sources.colour import from_rgb
 
 TICKS = 90000
 QUARTER_TURN = (0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 0, 1 << 30)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore.backends import choice
+from edge_restore.backends import autoselect as choice
 
 DATA = Path(os.environ.get("EDGE_RESTORE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from edge_restore import pipeline
 from edge_restore.backends.restorer import Restorer
 from edge_restore.frames import Frame
+from edge_restore.pipeline import run as pipeline
 from edge_restore.sinks import open_sink
 from edge_restore.sources import open_source
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_restore.cards import FileDigest, ModelCard, Parity, TensorPort, card_path
-from edge_restore.files import sha256
+from edge_restore.models.cards import FileDigest, ModelCard, Parity, TensorPort, card_path
+from edge_restore.storage.files import sha256
 
 MULTIPLE = 4
 REACH = 66

@@ -44,7 +44,7 @@ def test_our_own_bugs_keep_their_traceback() -> None:
 
 
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from edge_restore import zoo
+    from edge_restore.models import zoo
 
     def interrupted() -> list[str]:
         raise KeyboardInterrupt

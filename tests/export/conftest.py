@@ -11,8 +11,8 @@ else:
     import torch
     from safetensors.torch import save_file
 
-    from edge_restore.cards import FileDigest, Score, WeightsCard, card_path
-    from edge_restore.files import sha256
+    from edge_restore.models.cards import FileDigest, Score, WeightsCard, card_path
+    from edge_restore.storage.files import sha256
     from export import graph
     from train.networks import create
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from edge_restore.cards import FileDigest, card_path, verify
+from edge_restore.models.cards import FileDigest, card_path, verify
 from export.__main__ import main, size
 
 REPOSITORY = Path(__file__).parents[2]

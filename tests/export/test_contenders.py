@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from edge_restore import zoo
 from edge_restore.bench.timing import Timing
-from edge_restore.cards import card_path
-from edge_restore.demo import photo
-from edge_restore.metrics import psnr
+from edge_restore.media import photo
+from edge_restore.media.metrics import psnr
+from edge_restore.models import zoo
+from edge_restore.models.cards import card_path
 from export import contenders
 from train.networks import deform_sample
 from train.networks.deform_conv import DeformConv2d, deform_conv2d

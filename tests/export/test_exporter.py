@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from edge_restore import backends
-from edge_restore.cards import card_path, verify
 from edge_restore.errors import BackendError, CardError, ModelError
 from edge_restore.frames import Frame
+from edge_restore.models.cards import card_path, verify
 from export import exporter
 
 CAMERA = exporter.Options(form="camera")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edge_restore.cards import card_path, verify
+from edge_restore.models.cards import card_path, verify
 from export import graph, precision
 from export.__main__ import main
 from train.networks import create

@@ -4,7 +4,7 @@ import onnx
 import pytest
 import torch
 
-from edge_restore.cards import card_path, verify
+from edge_restore.models.cards import card_path, verify
 from export import precision
 from export.__main__ import main
 from train.networks import create

@@ -8,7 +8,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from edge_restore.errors import BackendError, ModelError
-from edge_restore.padding import padded_size
+from edge_restore.media.padding import padded_size
 from export import lowering, parity, precision
 
 

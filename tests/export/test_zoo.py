@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-ZOO = REPOSITORY / "edge_restore/zoo"
+ZOO = REPOSITORY / "edge_restore/models/zoo"
 
 
 @pytest.mark.parametrize("network", ["svdn", "lmfn"])
@@ -17,7 +17,7 @@ def test_the_cards_name_the_scripts_commands(network):
         ["bash", "export/zoo.sh", "--print", network, "runs/calibration.npz", "pairs"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    cards = (REPOSITORY / "edge_restore/zoo").glob(f"{network}*.card.json")
+    cards = (REPOSITORY / "edge_restore/models/zoo").glob(f"{network}*.card.json")
     commands = {json.loads(card.read_text())["command"] for card in cards}
     lines = printed.stdout.splitlines()
     assert commands == {line for line in lines if "calibration check" not in line}

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore import zoo
 from edge_restore.engine import builder, flavour
 from edge_restore.engine.cache import EngineCache, layers_path
 from edge_restore.engine.flavour import Flavour
@@ -17,6 +16,7 @@ from edge_restore.engine.gpu import Gpu, this_gpu
 from edge_restore.engine.manifest import load_checked
 from edge_restore.engine.plan import make_plan
 from edge_restore.errors import DependencyError
+from edge_restore.models import zoo
 
 pytestmark = pytest.mark.gpu
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore import zoo
 from edge_restore.engine import builder, compare, flavour
 from edge_restore.engine.gpu import this_gpu
 from edge_restore.engine.plan import make_plan
 from edge_restore.errors import DependencyError
+from edge_restore.models import zoo
 from tests.edge_restore.onnx_models import write_model
 
 pytestmark = pytest.mark.gpu

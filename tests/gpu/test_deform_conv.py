@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_restore.engine.kernels import load_index
+from edge_restore.engine.plugin.kernels import load_index
 from export.deform_conv import vectors
 from tests.gpu import ptx_launch
 

@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_restore import backends, zoo
+from edge_restore import backends
 from edge_restore.backends.tensorrt import FLAVOURS, TensorRTRestorer, description
-from edge_restore.engine import kernels
 from edge_restore.engine.cache import EngineCache
 from edge_restore.engine.gpu import this_gpu
+from edge_restore.engine.plugin import kernels
 from edge_restore.errors import BackendError, UserError
 from edge_restore.frames import Frame, Pixels
-from edge_restore.metrics import psnr
+from edge_restore.media.metrics import psnr
+from edge_restore.models import zoo
 from tests.edge_restore.onnx_models import write_model
 
 pytestmark = pytest.mark.gpu
@@ -174,7 +175,7 @@ from pathlib import Path
 import numpy as np
 import tensorrt
 from edge_restore.backends.tensorrt import TensorRTRestorer
-from edge_restore.engine import plugin
+from edge_restore.engine.plugin import registry as plugin
 from edge_restore.engine.cache import EngineCache
 from edge_restore.frames import Frame
 assert plugin.register(tensorrt, route=sys.argv[1]) == sys.argv[1]
@@ -192,7 +193,7 @@ np.save(sys.argv[5], restored.pixels)
 def test_a_plugin_route_agrees_with_the_cpu(route: str, tmp_path: Path) -> None:
     """Each route in a process of its own, as a node can be registered by one alone."""
     tensorrt = pytest.importorskip("tensorrt")
-    from edge_restore.engine import plugin
+    from edge_restore.engine.plugin import registry as plugin
 
     if this_gpu() is None:
         pytest.skip("no NVIDIA GPU")
@@ -216,7 +217,7 @@ def test_the_driver_launches_the_shipped_kernel_on_a_foreign_stream() -> None:
     cuda = pytest.importorskip("pycuda.driver")
     if (gpu := this_gpu()) is None:
         pytest.skip("no NVIDIA GPU")
-    from edge_restore.engine import driver
+    from edge_restore.engine.plugin import driver
     from export.deform_conv import vectors
 
     stored = vectors.read(Path(__file__).with_name("deform_conv_vectors.zip"))

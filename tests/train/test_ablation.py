@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edge_restore.errors import RecipeError
-from edge_restore.json_file import read_json
-from edge_restore.plain_file import Kind
+from edge_restore.storage.json_file import read_json
+from edge_restore.storage.plain_file import Kind
 from train import ablation
 from train.__main__ import main
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from edge_restore import cards
 from edge_restore.errors import CardError, DataError, ModelError
-from edge_restore.metrics import psnr
+from edge_restore.media.metrics import psnr
+from edge_restore.models import cards
 from train import weights
 from train.__main__ import main
 from train.patches import PatchSource

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import train
-from edge_restore import cards
 from edge_restore.errors import DataError
-from edge_restore.images import read_image
+from edge_restore.media.images import read_image
+from edge_restore.models import cards
 from edge_restore.report import drawing
 from train import curves
 from train.__main__ import main

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge_restore.cards import FileDigest, WeightsCard, card_path
-from edge_restore.files import sha256
-from edge_restore.images import read_image
+from edge_restore.media.images import read_image
+from edge_restore.models.cards import FileDigest, WeightsCard, card_path
 from edge_restore.report import drawing
+from edge_restore.storage.files import sha256
 from train import explain, sampling
 from train.__main__ import main
 from train.networks import create

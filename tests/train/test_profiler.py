@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_restore import zoo
+from edge_restore.models import zoo
 from train.__main__ import main
 from train.networks import NETWORKS, create
 from train.networks.deform_conv import DeformConv2d

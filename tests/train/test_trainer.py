@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edge_restore.errors import DataError, UserError
-from edge_restore.metrics import GREATEST_PSNR
+from edge_restore.media.metrics import GREATEST_PSNR
 from train import checkpoint, trainer
 from train.blur import Exposure
 from train.networks import create

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from edge_restore.cards import FileDigest, WeightsCard, card_path
 from edge_restore.errors import DataError, RecipeError
-from edge_restore.files import sha256
+from edge_restore.models.cards import FileDigest, WeightsCard, card_path
+from edge_restore.storage.files import sha256
 from tests.train.test_vgg import tensors
 from train.contrast import LAMBDAS, LAYER_WEIGHTS
 from train.losses import TrainingLoss, TrustRatio, harm, perceptual

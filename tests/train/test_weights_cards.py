@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from edge_restore.cards import card_path
 from edge_restore.errors import UserError
+from edge_restore.models.cards import card_path
 from train import weights
 from train.__main__ import main
 

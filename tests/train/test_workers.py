@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from edge_restore.cards import WeightsCard, card_path
 from edge_restore.errors import OptionError
+from edge_restore.models.cards import WeightsCard, card_path
 from train.workers import Workers
 
 RECIPE = """

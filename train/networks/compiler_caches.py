@@ -16,8 +16,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from edge_restore.engine import trusted_file
-from edge_restore.engine.trusted_file import EngineError
+from edge_restore.storage import trusted_file
+from edge_restore.storage.trusted_file import EngineError
 
 
 @functools.cache

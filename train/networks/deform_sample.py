@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 
-from edge_restore import process
-from edge_restore.engine import trusted_file
 from edge_restore.engine.cache import default_folder
-from edge_restore.engine.trusted_file import EngineError
 from edge_restore.errors import UserError
-from edge_restore.files import atomic_path
+from edge_restore.storage import trusted_file
+from edge_restore.storage.files import atomic_path
+from edge_restore.storage.temporaries import temporary
+from edge_restore.storage.trusted_file import EngineError
 from train.networks import compiler_caches
 
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -131,7 +131,7 @@ def _keep(name: str, content: bytes) -> None:
 def _compile(compiler: str, flags: str) -> bytes:
     """The kernel's machine code, made in a folder of our own."""
     chosen = [f for f in _FLAGS if f != "-mprefer-vector-width=512" or "avx512f" in flags]
-    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):  # mode 700
+    with tempfile.TemporaryDirectory() as folder, temporary(folder):  # mode 700
         fresh = Path(folder) / "kernel.so"
         subprocess.run(
             [compiler, *chosen, str(_SOURCE), "-o", str(fresh), "-lm"],
@@ -152,7 +152,7 @@ def _loaded(content: bytes) -> ctypes.CDLL:
                 return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
             finally:
                 os.close(descriptor)
-    with tempfile.TemporaryDirectory() as folder, process.temporary(folder):
+    with tempfile.TemporaryDirectory() as folder, temporary(folder):
         path = Path(folder) / "kernel.so"
         path.write_bytes(content)
         return ctypes.CDLL(str(path))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_restore import optional
 from edge_restore.errors import DependencyError, OptionError
 from edge_restore.frames import Pixels
+from edge_restore.machine import optional
 from train.simulator.trajectories import uniform
 
 SEVERITIES = {"light": (80, 95), "medium": (50, 75), "heavy": (15, 35)}

@@ -17,8 +17,8 @@ from edge_restore.bench import charts, tables
 from edge_restore.bench.document import BenchReport, Run
 from edge_restore.bench.peaks import Peaks
 from edge_restore.bench.timing import Timing
-from edge_restore.cards import ModelCard, card_path, verify
 from edge_restore.errors import DataError
+from edge_restore.models.cards import ModelCard, card_path, verify
 from tests.edge_restore.onnx_models import write_model
 
 LEVEL = Timing(((10.0,) * 30, (10.1,) * 30, (9.9,) * 30), 8, True)

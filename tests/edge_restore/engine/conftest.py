@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore import zoo
-from edge_restore.cards import card_path, verify
 from edge_restore.engine import flavour
 from edge_restore.engine.flavour import Flavour
 from edge_restore.errors import DependencyError
+from edge_restore.models import zoo
+from edge_restore.models.cards import card_path, verify
 from tests.edge_restore.engine import engine_models
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from edge_restore import zoo
-from edge_restore.cards import FileDigest, ModelCard, card_path, verify
-from edge_restore.demo.photo import PHOTO
-from edge_restore.files import sha256
-from edge_restore.images import read_image
+from edge_restore.media.images import read_image
+from edge_restore.media.photo import PHOTO
+from edge_restore.models import zoo
+from edge_restore.models.cards import FileDigest, ModelCard, card_path, verify
+from edge_restore.storage.files import sha256
 
 SVDN_INTERIOR = "groups."
 """How the names of SVDN's residual groups begin."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_restore.cards import FileDigest, TensorPort
 from edge_restore.engine.layer_precision import Precisions
 from edge_restore.engine.manifest import EngineManifest, Expectation, manifest_path
-from edge_restore.engine.trusted_file import digest
+from edge_restore.models.cards import FileDigest, TensorPort
+from edge_restore.storage.trusted_file import digest
 
 ENGINE = b"not an engine, but nobody looks into it before all else is checked" * 8
 COUNTS = {"int8": 0, "fp16": 36, "fp32": 2, "other": 1}

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore import cli, zoo
-from edge_restore.cards import TensorPort, card_path
+from edge_restore import cli
 from edge_restore.engine.cache import EngineCache
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.gpu import this_gpu
 from edge_restore.engine.manifest import load_checked, manifest_path
 from edge_restore.engine.plan import make_plan
-from edge_restore.files import sha256
+from edge_restore.models import zoo
+from edge_restore.models.cards import TensorPort, card_path
+from edge_restore.storage.files import sha256
 from tests.edge_restore.onnx_models import write_card, write_model
 
 Graph = Callable[[str, str], Path]
@@ -195,7 +196,7 @@ def test_tensorrt_that_is_not_installed(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from edge_restore.engine.lock import locked
+from edge_restore.storage.lock import locked
 with locked(Path(sys.argv[1]), wait_seconds=0):
     print("held", flush=True)
     time.sleep(60)

@@ -18,8 +18,6 @@ from typing import Any, TextIO
 
 import pytest
 
-from edge_restore import process, zoo
-from edge_restore.cards import FileDigest, ModelCard, card_path, verify
 from edge_restore.engine import build_monitor, builder
 from edge_restore.engine.build_log import BuildLog
 from edge_restore.engine.cache import EngineCache, layers_path
@@ -27,7 +25,10 @@ from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.manifest import EngineError, load_checked, manifest_path, read_manifest
 from edge_restore.engine.plan import Plan, make_plan
 from edge_restore.errors import BackendError, ModelError, SinkError
-from edge_restore.files import sha256
+from edge_restore.machine import process
+from edge_restore.models import zoo
+from edge_restore.models.cards import FileDigest, ModelCard, card_path, verify
+from edge_restore.storage.files import sha256
 from tests.edge_restore.engine import engine_models
 from tests.edge_restore.onnx_models import write_card as write_small_card
 from tests.edge_restore.onnx_models import write_model

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from edge_restore import cli
-from edge_restore.engine import cache, lock
+from edge_restore.engine import cache
 from edge_restore.engine.cache import EngineCache
-from edge_restore.engine.lock import locked
 from edge_restore.engine.manifest import manifest_path
 from edge_restore.errors import BackendError, OptionError, SinkError
+from edge_restore.storage import lock
+from edge_restore.storage.lock import locked
 from tests.edge_restore.engine.manifests import make_manifest, write_engine
 
 PARTS = {"onnx": "a", "flavour": ["rtx", "1.7"], "size": [720, 1280]}
@@ -220,7 +221,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from edge_restore.engine.lock import locked
+from edge_restore.storage.lock import locked
 with locked(Path(sys.argv[1]), wait_seconds=0):
     print("held", flush=True)
     time.sleep(60)
@@ -282,7 +283,7 @@ def test_a_lock_file_that_its_holder_removed_in_this_moment(
 COUNTER = """
 import sys, time
 from pathlib import Path
-from edge_restore.engine.lock import locked
+from edge_restore.storage.lock import locked
 lock, counter = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(20):
     with locked(lock, wait_seconds=60):

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_restore import cli, zoo
-from edge_restore.cards import FileDigest, ModelCard, card_path, verify
+from edge_restore import cli
 from edge_restore.engine import builder, compare
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.gpu import Gpu
 from edge_restore.engine.plan import Plan, make_plan
 from edge_restore.errors import BackendError, DependencyError, ModelError
-from edge_restore.files import sha256
+from edge_restore.models import zoo
+from edge_restore.models.cards import FileDigest, ModelCard, card_path, verify
+from edge_restore.storage.files import sha256
 from tests.edge_restore.onnx_models import write_model
 
 onnx: Any = pytest.importorskip("onnx")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore.engine import driver
 from edge_restore.engine.gpu import this_gpu
+from edge_restore.engine.plugin import driver
 from edge_restore.errors import BackendError
 from tests.edge_restore.engine import cuda_stand_in
 
 LAUNCH = """
-from edge_restore.engine import driver
+from edge_restore.engine.plugin import driver
 from edge_restore.errors import BackendError
 try:
     function = driver.load(b".version 8.5", "deform_conv")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_restore.engine import kernels
-from edge_restore.engine.kernels import (
+from edge_restore.engine.plugin import kernels
+from edge_restore.engine.plugin.kernels import (
     MASK_ABSENT,
     MASK_LOGIT,
     Geometry,

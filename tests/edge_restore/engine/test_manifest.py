@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from edge_restore.engine import trusted_file
 from edge_restore.engine.manifest import (
     SCHEMA,
     EngineError,
@@ -23,6 +22,7 @@ from edge_restore.engine.manifest import (
     read_manifest,
 )
 from edge_restore.errors import BackendError
+from edge_restore.storage import trusted_file
 from tests.edge_restore.engine.manifests import ENGINE, EXPECTED, make_manifest, write_engine
 
 Attack = Callable[[Path], None]

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_restore.engine import kernels
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.gpu import Gpu
 from edge_restore.engine.plan import Plan, make_plan
+from edge_restore.engine.plugin import kernels
 
 ADA = Gpu("NVIDIA GeForce RTX 4060", (8, 9), "580.65.06")
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from edge_restore.engine import kernels, plugin
-from edge_restore.engine.deform_conv import ATTRIBUTES, Attributes, plan_launch
 from edge_restore.engine.gpu import this_gpu
+from edge_restore.engine.plugin import kernels
+from edge_restore.engine.plugin import registry as plugin
+from edge_restore.engine.plugin.deform_conv import ATTRIBUTES, Attributes, plan_launch
 from edge_restore.errors import BackendError
 
 NODE = {

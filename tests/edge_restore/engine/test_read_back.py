@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_restore import onnx_graph, zoo
 from edge_restore.engine import network, read_back
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.plan import make_plan
 from edge_restore.errors import BackendError
-from edge_restore.onnx_graph import OnnxGraph
+from edge_restore.models import onnx_graph, zoo
+from edge_restore.models.onnx_graph import OnnxGraph
 
 onnx = pytest.importorskip("onnx", reason="the graphs are made with onnx")
 SHIPPED = sorted(

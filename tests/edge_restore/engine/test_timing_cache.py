@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edge_restore.engine import timing_cache, trusted_file
+from edge_restore.engine import timing_cache
 from edge_restore.engine.flavour import Flavour
+from edge_restore.storage import trusted_file
 from tests.edge_restore.engine.test_plan import planned
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from edge_restore import zoo
-from edge_restore.cards import card_path, verify
 from edge_restore.engine import builder
 from edge_restore.engine.flavour import Flavour
 from edge_restore.engine.manifest import load_checked
 from edge_restore.engine.plan import make_plan
+from edge_restore.models import zoo
+from edge_restore.models.cards import card_path, verify
 from tests.edge_restore.engine import engine_models
 
 onnx: Any = pytest.importorskip("onnx")

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from edge_restore.latency import percentiles
+from edge_restore.pipeline.latency import percentiles
 from export.deform_conv import bench, contenders
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

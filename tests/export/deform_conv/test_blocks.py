@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edge_restore.engine.kernels import load_index
+from edge_restore.engine.plugin.kernels import load_index
 from edge_restore.errors import DataError
 from export.deform_conv import blocks
 from export.deform_conv.blocks import (

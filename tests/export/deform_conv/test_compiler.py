@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import export.deform_conv
-from edge_restore.engine.kernels import load_index
+from edge_restore.engine.plugin.kernels import load_index
 from edge_restore.errors import InternalError
 
 SOURCE = Path(export.deform_conv.__file__).with_name("kernel.py")
@@ -16,7 +16,8 @@ INDEX = load_index()
 
 def test_the_shipped_files_were_compiled_from_this_source():
     assert INDEX.source_sha256 == hashlib.sha256(SOURCE.read_bytes()).hexdigest(), (
-        "kernel.py has changed: python -m export.deform_conv compile --out edge_restore/engine/ptx"
+        "kernel.py has changed: python -m export.deform_conv compile "
+        "--out edge_restore/engine/plugin/ptx"
     )
 
 
@@ -31,7 +32,7 @@ def compiler():
 
 
 def test_every_job_has_its_file_and_no_file_is_left_over(compiler):
-    from edge_restore.engine import kernels
+    from edge_restore.engine.plugin import kernels
 
     shipped = {path.name for path in Path(kernels.__file__).with_name("ptx").glob("*.ptx")}
     assert shipped == {kernel.file for kernel in INDEX.kernels}

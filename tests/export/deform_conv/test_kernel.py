@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from triton.runtime import interpreter
 
-from edge_restore.engine.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry
+from edge_restore.engine.plugin.kernels import MASK_ABSENT, MASK_LOGIT, MASK_PLAIN, Geometry
 from export.deform_conv import kernel
 from export.deform_conv.blocks import Blocks
 from export.deform_conv.launch import (

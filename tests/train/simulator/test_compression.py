@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edge_restore.errors import DependencyError, OptionError
-from edge_restore.metrics import psnr
+from edge_restore.media.metrics import psnr
 from train.simulator.compression import (
     H264_CRF,
     SEVERITIES,

@@ -1,0 +1,1 @@
+"""DeformConv for TensorRT: kernels, and the plugins that run them."""

@@ -1,0 +1,1 @@
+"""Quality: pairs, scores and protocols."""

@@ -1,0 +1,1 @@
+"""The machine and the process: limits, signals, streams, optional libraries."""

@@ -1,0 +1,1 @@
+"""Pictures and containers: what is known of them, and how they are read."""

@@ -1,0 +1,1 @@
+"""Networks as files: graphs, their cards, and those that are shipped."""

@@ -1,0 +1,1 @@
+"""From a source through a network to a sink."""

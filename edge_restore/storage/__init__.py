@@ -1,0 +1,1 @@
+"""Files: written beside and renamed, read within bounds, checked against each other."""
