@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_restore.commands.option_types import file_path
-from edge_restore.commands.restorer_options import (
-    add_restorer_arguments,
-    create_restorer,
-    model_inputs,
-)
+from edge_restore.commands.restorer_options import add_restorer_arguments
 from edge_restore.errors import OptionError, SinkError, UserError, shown, shown_lines
 from edge_restore.machine import process
 from edge_restore.machine.streams import print_json
@@ -62,37 +59,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; `HELP` says what it does."""
-    from edge_restore.pipeline import run as pipeline
+    from edge_restore import api
     from edge_restore.pipeline.latency import table
     from edge_restore.progress import Progress
-    from edge_restore.report.run_report import run_report
-    from edge_restore.sinks import open_sink
-    from edge_restore.sources import open_source
-    from edge_restore.storage.outputs import check_outputs
 
     _check_report(options)
-    check_outputs(
-        [("--out", options.out), ("--report", options.report)],
-        [("SOURCE", Path(options.source)), *model_inputs(options)],
-    )
-    restorer = create_restorer(options)
-    with open_source(options.source, max_frames=options.max_frames) as source:
-        info = source.info
-        with process.stop_on_signal() as stop:
-            sink = open_sink(options.out, info, source_path=Path(options.source))
-            said = list(sink.warnings)
-            _warn(said)  # now, not after hours of work
-            with Progress(info.frames, "restoring") as progress:
-                result = pipeline.run(
-                    source, restorer, sink, on_frame=lambda _: progress.advance(), stop=stop.event
-                )
-        report = run_report(
-            result,
-            source=shown(options.source),
-            size=(info.height, info.width),
-            restorer=restorer,
+    said: list[str] = []
+    with process.stop_on_signal() as stop, ExitStack() as stack:
+        progress: Progress
+
+        def start(frames: int | None, warnings: list[str]) -> None:
+            nonlocal progress
+            said.extend(warnings)
+            _warn(warnings)  # now, not after hours of work
+            progress = stack.enter_context(Progress(frames, "restoring"))
+
+        done = api.run_file(
+            options.source,
+            options.out,
+            api.RunOptions(
+                options.model,
+                options.backend,
+                options.threads,
+                options.memory_budget,
+                options.max_frames,
+            ),
+            report=options.report,
+            on_start=start,
+            on_frame=lambda _: progress.advance(),
+            stop=stop.event,
         )
-        damaged = bool(source.warnings)
+    result, report, restorer = done.result, done.report, done.restorer
     unwritten = _write_report(report, options.report) if options.report else None
     _warn([warning for warning in result.warnings if warning not in said])
     if result.failure is not None:
@@ -114,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
         return UserError.exit_code
     if result.interrupted:
         return stop.exit_code
-    return DAMAGED_SOURCE if damaged else 0
+    return DAMAGED_SOURCE if done.damaged else 0
 
 
 def _warn(warnings: list[str]) -> None:
