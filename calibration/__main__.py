@@ -11,6 +11,7 @@ import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_restore.commands import command_line, frame_size
 from edge_restore.commands.option_types import any_path, file_path, integer, number
@@ -20,6 +21,8 @@ METHOD = "mse"
 """Of choosing ranges, unless told otherwise."""
 
 _SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.png", "scales.json")
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EPILOG = """\
 from footage to an INT8 model (docs/int8.md):
@@ -183,9 +186,13 @@ def _sensitivity(args: argparse.Namespace) -> int:
     with process.stop_on_signal() as stop:
         try:
             found, scales = sensitivity.measure(
-                model, card, frames, pictures, budget=args.min_psnr, method=args.method,
-                skips=not args.float_skips, stopped=stop.event.is_set,
-            )  # fmt: skip
+                model,
+                card,
+                frames,
+                pictures,
+                sensitivity.SensitivityOptions(args.min_psnr, args.method, not args.float_skips),
+                stopped=stop.event.is_set,
+            )
         except sensitivity.NothingWithin as error:
             print(error.measured)
             raise
@@ -228,10 +235,14 @@ def _check(args: argparse.Namespace) -> int:
     with process.stop_on_signal() as stop:
         try:
             verdict = checker.check(
-                args.model, reference, args.pairs, fp16=args.fp16, twin=args.twin,
-                images=args.images, greatest_drop=args.min_psnr, greatest_shift=args.max_shift,
+                args.model,
+                reference,
+                args.pairs,
+                options=checker.CheckOptions(args.images, args.min_psnr, args.max_shift),
+                fp16=args.fp16,
+                twin=args.twin,
                 stopped=stop.event.is_set,
-            )  # fmt: skip
+            )
         except checker.Incomplete as error:
             if error.so_far is not None:
                 print(gate.table(error.so_far))
@@ -285,7 +296,16 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_collect(commands)
+    _add_layers(commands)
+    _add_quantise(commands)
+    _add_sensitivity(commands)
+    _add_qat(commands)
+    _add_check(commands)
+    return top
 
+
+def _add_collect(commands: _Commands) -> None:
     p = commands.add_parser("collect", help="pick calibration frames from footage")
     p.add_argument("source", help="a video file, or a folder of images")
     p.add_argument("--out", type=file_path, required=True, metavar="FILE.npz")
@@ -296,10 +316,14 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.set_defaults(function=_collect)
 
+
+def _add_layers(commands: _Commands) -> None:
     p = commands.add_parser("layers", help="list the convolutions and what the policy says of each")
     p.add_argument("model", help="an .onnx file, or a name of the zoo")
     p.set_defaults(function=_layers)
 
+
+def _add_quantise(commands: _Commands) -> None:
     p = commands.add_parser(
         "quantise", aliases=["quantize"], help="write the INT8 form of an exported model"
     )
@@ -321,6 +345,8 @@ def parser() -> argparse.ArgumentParser:
     _add_method(p)
     p.set_defaults(function=_quantise)
 
+
+def _add_sensitivity(commands: _Commands) -> None:
     p = commands.add_parser(
         "sensitivity", help="what each layer costs, and the largest set within a budget"
     )
@@ -341,6 +367,8 @@ def parser() -> argparse.ArgumentParser:
     _add_method(p)
     p.set_defaults(function=_sensitivity)
 
+
+def _add_qat(commands: _Commands) -> None:
     p = commands.add_parser("qat", help="fine-tune weights for their INT8 graph")
     p.add_argument("recipe", type=file_path, help="e.g. train/recipes/svdn_qat.toml")
     p.add_argument("--scales", type=file_path, required=True, metavar="FILE.json")
@@ -351,6 +379,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--max-minutes", type=number(0), default=float("inf"))
     p.set_defaults(function=_qat, threads=None, tensorboard=False)
 
+
+def _add_check(commands: _Commands) -> None:
     p = commands.add_parser("check", help="compare with FP32 and write the verdict into the card")
     p.add_argument("model", type=file_path, help="the INT8 .onnx")
     p.add_argument(
@@ -383,7 +413,6 @@ def parser() -> argparse.ArgumentParser:
         help="the greatest shift of a set's brightness, of 255 (default: %(default)s)",
     )  # fmt: skip
     p.set_defaults(function=_check)
-    return top
 
 
 def _add_method(p: argparse.ArgumentParser) -> None:

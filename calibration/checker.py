@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,31 @@ from edge_restore.storage.files import check_writable
 _SHOWN = 8
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """What a check compares and demands.
+
+    Attributes:
+        images: pairs of each folder, evenly spread; None for all.
+        greatest_drop: of the mean PSNR, in dB.
+        greatest_shift: of the mean of a channel, in levels of 255.
+    """
+
+    images: int | None = None
+    greatest_drop: float = gate.GREATEST_DROP
+    greatest_shift: float = gate.GREATEST_SHIFT
+
+
 def check(
-    model: Path, reference: Path, folders: Sequence[Path], *, fp16: Path | None = None,
-    twin: Path | None = None, images: int | None = None,
-    greatest_drop: float = gate.GREATEST_DROP, greatest_shift: float = gate.GREATEST_SHIFT,
+    model: Path,
+    reference: Path,
+    folders: Sequence[Path],
+    *,
+    options: CheckOptions = CheckOptions(),
+    fp16: Path | None = None,
+    twin: Path | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Gate:  # fmt: skip
+) -> Gate:
     """Compare an INT8 graph with FP32. `write` puts the verdict into its card.
 
     Args:
@@ -38,7 +57,7 @@ def check(
         fp16: a third file to have in the table.
         twin: an INT8 file with the same quantised weights and scales, that is run in place of
             `model`: one with our plugin's nodes runs in engines alone.
-        images: pairs of each folder, evenly spread; None for all.
+        options: what is compared and demanded.
         stopped: asked after each picture; then no further one is compared.
 
     Raises:
@@ -55,12 +74,12 @@ def check(
         _check_twin(graph, card, run_graph, run_card)
     reference_graph, reference_card = quantiser.load(reference)
     gate.check_cards(reference_card, card)
-    if images is not None and images < 1:
+    if options.images is not None and options.images < 1:
         raise OptionError(
-            f"--images is {images}", expected="1 or more", mend="leave it out for all pairs"
+            f"--images is {options.images}", expected="1 or more", mend="leave it out for all pairs"
         )
     sets = {
-        name: spread(find_pairs(folder), images)
+        name: spread(find_pairs(folder), options.images)
         for name, folder in zip(_set_names(folders), folders, strict=True)
     }
     floating = gate.runner(reference, reference_graph, reference_card)
@@ -70,8 +89,8 @@ def check(
     told, slower = ("", False) if missing else latency.of_engines(model, fp16)
     measured = [gate.summary(name, found) for name, found in compared.items() if found]
     verdict = gate.verdict(
-        measured, reference_card, run=run_card, greatest_drop=greatest_drop,
-        greatest_shift=greatest_shift, latency=told or "not measured", slower=slower,
+        measured, reference_card, run=run_card, greatest_drop=options.greatest_drop,
+        greatest_shift=options.greatest_shift, latency=told or "not measured", slower=slower,
     )  # fmt: skip
     if missing:
         raise Incomplete(missing, verdict, sum(map(len, sets.values())))

@@ -132,18 +132,37 @@ class Interrupted(Exception):
     """The measurement was stopped before its end; its message is what was measured, as a table."""
 
 
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """How layers are quantised, and what they may cost.
+
+    Attributes:
+        budget: the greatest drop, in dB.
+        method: of choosing ranges (calibration/ranges.py).
+        skips: quantise the inputs of additions, too.
+    """
+
+    budget: float
+    method: str = "mse"
+    skips: bool = True
+
+
 def measure(
-    model: onnx.ModelProto, card: ModelCard, frames: CalibrationSet, crops: Sequence[Crop], *,
-    budget: float, method: str = "mse", skips: bool = True,
+    model: onnx.ModelProto,
+    card: ModelCard,
+    frames: CalibrationSet,
+    crops: Sequence[Crop],
+    options: SensitivityOptions,
+    *,
     stopped: Callable[[], bool] = lambda: False,
-) -> tuple[Sensitivity, Scales]:  # fmt: skip
+) -> tuple[Sensitivity, Scales]:
     """The sensitivity of a graph, and the scales of the largest set within the budget.
 
     Args:
         model: the FP32 graph with DeformConv nodes.
         frames: to learn ranges from.
         crops: to measure PSNR on.
-        budget: the greatest drop, in dB.
+        options: how layers are quantised, and what they may cost.
         stopped: asked before each graph; then no further one is measured.
 
     Raises:
@@ -154,7 +173,7 @@ def measure(
     found = graph_layers.layers(model, card.multiple)
     candidates = quantiser.choose(found)
     scales = quantiser.find_scales(
-        model, card, frames, method=method, chosen=candidates, skips=skips
+        model, card, frames, method=options.method, chosen=candidates, skips=options.skips
     )
     reference = _psnr(model, card, crops)
     with Progress(2 * len(candidates), "measuring", unit="graph") as progress:
@@ -167,7 +186,7 @@ def measure(
 
         for layer in candidates:
             check_stopped()
-            drop = reference - _psnr_of(model, card, crops, scales, [layer.name], skips)
+            drop = reference - _psnr_of(model, card, crops, scales, [layer.name], options.skips)
             share = quantiser.share(found, [layer.name])
             alone.append(LayerDrop(layer.name, share, drop))
             progress.advance()
@@ -175,25 +194,26 @@ def measure(
         for one in sorted(alone, key=lambda layer: layer.drop / layer.macs_share):
             check_stopped()
             taken.append(one.name)
-            drop = reference - _psnr_of(model, card, crops, scales, taken, skips)
+            drop = reference - _psnr_of(model, card, crops, scales, taken, options.skips)
             share = quantiser.share(found, taken)
             frontier.append(FrontierPoint(one.name, len(taken), share, drop))
             progress.advance()
-    within = [point.layers for point in frontier if point.drop <= budget]
+    within = [point.layers for point in frontier if point.drop <= options.budget]
     if not within:
         best = min(point.drop for point in frontier)
         raise NothingWithin(
             tables(alone, frontier),
-            f"no layer can be INT8 within {budget:g} dB; the least loss is {best:.3f} dB",
+            f"no layer can be INT8 within {options.budget:g} dB; the least loss is {best:.3f} dB",
             expected="a budget that one layer keeps",
             mend="give a larger --min-psnr, other calibration frames, or train with quantisation: "
             "python -m calibration qat",
         )
     sensitivity = Sensitivity(
-        card.network, method, len(crops), reference, tuple(alone), tuple(frontier), budget,
+        card.network, options.method, len(crops), reference, tuple(alone), tuple(frontier),
+        options.budget,
         max(within),
     )  # fmt: skip
-    return sensitivity, subset(model, scales, found, sensitivity.chosen_names(), skips)
+    return sensitivity, subset(model, scales, found, sensitivity.chosen_names(), options.skips)
 
 
 def subset(

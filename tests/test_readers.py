@@ -201,7 +201,7 @@ def _of_training() -> dict[str, Reader]:
         for seed in range(3):
             noise = np.random.default_rng(seed).integers(0, 256, (192, 192, 3), np.uint8)
             write_png(folder / "photos" / f"{seed}.png", noise)
-        packing.make([folder / "photos"], folder / "p.npz", exclude=set(), validation={"2.png"})
+        packing.make([folder / "photos"], folder / "p.npz", packing.Names(validation={"2.png"}))
         return folder / "p.npz"
 
     log = "step 100 1.0 min  loss 0.5  rate 1e-03  PSNR 21.0 dB (+1.5)  SSIM 0.6\n"

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+from typing import TypeAlias
 
 from edge_restore.commands import command_line, frame_size
 from edge_restore.commands.option_types import any_path, file_path, integer, number, refuse_unused
@@ -16,6 +17,8 @@ from edge_restore.errors import OptionError, shown
 from edge_restore.machine.streams import print_json
 from edge_restore.models.cards import card_path, with_cards
 from edge_restore.storage.outputs import InputFolder, check_outputs
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EPILOG = """\
 train your own:
@@ -49,12 +52,16 @@ def _pack(args: argparse.Namespace) -> None:
     folders = [*args.folders, *(args.photos or [])]
     read = [InputFolder(folder, PHOTOS | CLIPS, below=True) for folder in folders]
     check_outputs([("--out", args.out)], [("the photos and clips", folder) for folder in read])
+    dataset = None
+    if args.dataset is not None:
+        dataset = packing.DataSet(args.dataset, args.split, args.photos or (), args.h264)
     files = packing.make(
-        args.folders, args.out, exclude=set(args.exclude), validation=set(args.validation),
-        longest=args.longest, longest_clip=args.longest_clip, frames=args.frames,
-        neighbours=args.neighbours, dataset=args.dataset, split=args.split, photos=args.photos,
-        crf=args.h264,
-    )  # fmt: skip
+        args.folders,
+        args.out,
+        packing.Names(set(args.exclude), set(args.validation)),
+        reduction=packing.Reduction(args.longest, args.longest_clip, args.frames, args.neighbours),
+        dataset=dataset,
+    )
     kind = "files" if args.dataset is None else "pairs and files"
     for split, names in files.items():
         first = names if args.dataset is None or split == "skipped" else [*names[:8], "..."]
@@ -121,11 +128,10 @@ def _blur(args: argparse.Namespace) -> None:
         check_outputs([("--sheet", args.sheet)], [("the picture", args.folder)])
         sheet.make(args.folder, args.sheet, seed=args.seed)
         return
-    pairs.make(
-        args.folder, args.out, severity=args.severity, seed=args.seed, count=args.count,
-        task=args.task, trajectory=args.trajectory, jpeg=args.jpeg, crf=args.h264,
-        longest=args.longest,
-    )  # fmt: skip
+    options = pairs.PairOptions(
+        args.severity, args.seed, args.task, args.trajectory, args.jpeg, args.h264, args.longest
+    )
+    pairs.make(args.folder, args.out, options, count=args.count)
 
 
 def _networks(args: argparse.Namespace) -> None:
@@ -168,7 +174,18 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_pack(commands)
+    _add_run(commands)
+    _add_ablation(commands)
+    _add_average(commands)
+    _add_blur(commands)
+    _add_networks(commands)
+    _add_explain(commands)
+    _add_curves(commands)
+    return top
 
+
+def _add_pack(commands: _Commands) -> None:
     p = commands.add_parser("pack", help="photos and clips, or real pairs, into one training file")
     p.add_argument("folders", nargs="+", type=any_path)
     p.add_argument(
@@ -208,6 +225,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(function=_pack, parser=p)
 
+
+def _add_run(commands: _Commands) -> None:
     p = commands.add_parser(
         "run", help="train by a recipe; the word may be left out before a .toml"
     )
@@ -233,6 +252,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(function=_run)
 
+
+def _add_ablation(commands: _Commands) -> None:
     p = commands.add_parser(
         "ablation", help="train every row of a paper's ablation table, with the same budget"
     )
@@ -249,6 +270,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.set_defaults(function=_ablation)
 
+
+def _add_average(commands: _Commands) -> None:
     p = commands.add_parser("average", help="average the weights of two runs of one network")
     p.add_argument("first", type=file_path)
     p.add_argument(
@@ -261,6 +284,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=file_path, required=True, metavar="FILE.safetensors")
     p.set_defaults(function=_average)
 
+
+def _add_blur(commands: _Commands) -> None:
     p = commands.add_parser("blur", help="sharp pictures into degraded/sharp pairs, for evaluation")
     p.add_argument("folder", type=any_path, help="of sharp pictures; with --sheet one picture")
     p.add_argument("--out", type=any_path, help="folder for the pairs")
@@ -280,6 +305,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(function=_blur, parser=p)
 
+
+def _add_networks(commands: _Commands) -> None:
     p = commands.add_parser("networks", help="what each network costs, beside its paper's figures")
     p.add_argument(
         "--size", default="720x1280", metavar="HxW", help="of a picture (default: %(default)s)"
@@ -293,6 +320,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(function=_networks, parser=p)
 
+
+def _add_explain(commands: _Commands) -> None:
     p = commands.add_parser(
         "explain", help="draw where SVDN samples an image, and the blur map from it"
     )
@@ -309,11 +338,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(function=_explain)
 
+
+def _add_curves(commands: _Commands) -> None:
     p = commands.add_parser("curves", help="draw the curves of one or several runs' logs")
     p.add_argument("logs", nargs="+", type=file_path, help="what `python -m train RECIPE` printed")
     p.add_argument("--out", type=file_path, required=True, metavar="FILE.png")
     p.set_defaults(function=_curves)
-    return top
 
 
 def main(arguments: list[str] | None = None) -> int:

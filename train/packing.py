@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -26,6 +27,54 @@ from train.simulator.compression import h264
 Files = dict[str, list[str]]
 
 _SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which files, pairs or sequences are left out, and which are kept for validation.
+
+    Without any for validation, a data set's own validation split is, or its last sequences, a
+    fiftieth of it.
+    """
+
+    exclude: Set[str] = frozenset()
+    validation: Set[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What becomes of photos and clips.
+
+    Attributes:
+        longest: longest side of a photo after reduction, in pixels.
+        longest_clip: the same of a clip's frames.
+        frames: taken from each clip.
+        neighbours: take the frames right before and after each of these, too.
+        smallest: pictures, also those of a data set, with a shorter side below this are skipped.
+    """
+
+    longest: int = 1600
+    longest_clip: int = 960
+    frames: int = 6
+    neighbours: bool = False
+    smallest: int = 192
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of pairs.
+
+    Attributes:
+        name: one of `train.datasets.DATASETS`.
+        split: "train", "validation", "test" or "all".
+        photos: folders of photos and clips to pack beside the pairs, for training.
+        crf: the degraded pictures pass H.264 of this constant rate factor.
+    """
+
+    name: str
+    split: str = "train"
+    photos: Sequence[Path] = ()
+    crf: int | None = None
 
 
 def reduce(picture: Picture, longest: int) -> Picture:
@@ -75,16 +124,22 @@ def _frames(path: Path, count: int, neighbours: bool) -> tuple[list[tuple[int, P
     return [(index, kept[index]) for index in sorted(chosen & kept.keys())], wrong
 
 
-def _photos(
-    writer: Writer, folders: list[Path], files: Files, splits: _Splits, *, exclude: set[str],
-    validation: set[str], longest: int, longest_clip: int, frames: int, neighbours: bool,
-    smallest: int,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class _Packing:
+    """A pack that is being written."""
+
+    writer: Writer
+    files: Files
+    splits: _Splits
+
+
+def _photos(packing: _Packing, folders: Sequence[Path], names: Names, reduction: Reduction) -> None:
+    files = packing.files
     # A dangling link and a folder with the name of a picture are taken, too: they are named among
     # what was skipped.
     paths = sorted(p for folder in folders for p in folder.rglob("*"))
     paths = [p for p in paths if p.suffix.lower() in PHOTOS | CLIPS]
-    missing = (exclude | validation) - {p.name for p in paths}
+    missing = (names.exclude | names.validation) - {p.name for p in paths}
     if missing:
         raise DataError(
             f"no file is called {', '.join(sorted(missing))} below {', '.join(map(str, folders))}",
@@ -92,7 +147,7 @@ def _photos(
             mend="give the names with their suffixes, without folders",
         )
     for number, path in enumerate(paths):
-        if path.name in exclude:
+        if path.name in names.exclude:
             files["skipped"].append(f"{path.name} (excluded)")
             continue
         if path.suffix.lower() in CLIPS and not path.is_file():
@@ -101,34 +156,37 @@ def _photos(
         pictures: list[tuple[Picture, Place | None]]
         if path.suffix.lower() in CLIPS and path.is_file():
             clip = f"{number} {path.name}"
-            shots, wrong = _frames(path, frames, neighbours)
-            pictures = [(reduce(shot, longest_clip), Place(clip, index)) for index, shot in shots]
+            shots, wrong = _frames(path, reduction.frames, reduction.neighbours)
+            pictures = [
+                (reduce(shot, reduction.longest_clip), Place(clip, index)) for index, shot in shots
+            ]
             if wrong:
                 files["skipped"].append(f"{path.name} ({'in part: ' * bool(pictures)}{wrong})")
                 if not pictures:
                     continue
         else:
             try:
-                pictures = [(reduce(read_image(path), longest), None)]
+                pictures = [(reduce(read_image(path), reduction.longest), None)]
             except ImageError as error:
                 files["skipped"].append(f"{path.name} ({error.problem})")
                 continue
         if not pictures:
             files["skipped"].append(f"{path.name} (cannot be read)")
             continue
-        pictures = [entry for entry in pictures if min(entry[0].shape[:2]) >= smallest]
+        pictures = [entry for entry in pictures if min(entry[0].shape[:2]) >= reduction.smallest]
         if not pictures:
-            files["skipped"].append(f"{path.name} (smaller than {smallest} pixels)")
+            files["skipped"].append(f"{path.name} (smaller than {reduction.smallest} pixels)")
             continue
-        split = "validation" if path.name in validation else "train"
+        split = "validation" if path.name in names.validation else "train"
         files[split].append(path.name)
         for picture, place in pictures:
-            writer.picture(split, picture, place)
-            splits.add(split, path.name, picture)
+            packing.writer.picture(split, picture, place)
+            packing.splits.add(split, path.name, picture)
     if not files["train"]:
         raise DataError(
             f"no usable photo or clip below {', '.join(map(str, folders))}",
-            expected=f"pictures of {smallest} pixels or more, {', '.join(sorted(PHOTOS | CLIPS))}",
+            expected=f"pictures of {reduction.smallest} pixels or more, "
+            + ", ".join(sorted(PHOTOS | CLIPS)),
             mend="name a folder that holds some",
         )
 
@@ -158,30 +216,30 @@ class _Splits:
 
 
 def _selected(
-    dataset: str, roots: list[Path], split: str, exclude: set[str], validation: set[str]
+    dataset: DataSet, roots: Sequence[Path], named: Names
 ) -> tuple[list[datasets.Pair], set[str], list[str]]:
     """The pairs to pack, the names of those to validate on, and what is left out and why."""
-    pairs = [pair for root in roots for pair in datasets.read(dataset, root)]
-    chosen = [pair for pair in pairs if split in ("all", pair.split)]
+    pairs = [pair for root in roots for pair in datasets.read(dataset.name, root)]
+    chosen = [pair for pair in pairs if dataset.split in ("all", pair.split)]
     if not chosen:
         splits = ", ".join(sorted({pair.split for pair in pairs}))
         raise DataError(
-            f"the data set has no split '{split}'",
+            f"the data set has no split '{dataset.split}'",
             expected=f"one of: {splits}, all",
             mend=f"add --split with one of these, for its {len(pairs)} pairs",
         )
     names = {n for pair in chosen for n in (pair.name, pair.sequence)} - {""}
-    missing = (exclude | validation) - names
+    missing = (named.exclude | named.validation) - names
     if missing:
         raise DataError(
             f"no pair or sequence is called {', '.join(sorted(missing))}",
             expected=f"names such as {chosen[0].name} or {chosen[0].sequence or chosen[-1].name}",
             mend="correct --exclude or --validation",
         )
-    out = [p for p in chosen if {p.name, p.sequence} & exclude]
-    chosen = [p for p in chosen if not {p.name, p.sequence} & exclude]
-    kept = {p.name for p in chosen if {p.name, p.sequence} & validation}
-    if not validation:
+    out = [p for p in chosen if {p.name, p.sequence} & named.exclude]
+    chosen = [p for p in chosen if not {p.name, p.sequence} & named.exclude]
+    kept = {p.name for p in chosen if {p.name, p.sequence} & named.validation}
+    if not named.validation:
         own = {p.name for p in chosen if p.split == "validation"}
         # Frames of one clip are alike: the last whole sequences, a fiftieth of the pairs or more.
         last: set[str] = set()
@@ -215,19 +273,19 @@ def _compressed(
 
 
 def _pairs(
-    writer: Writer, dataset: str, roots: list[Path], files: Files, splits: _Splits, *, split: str,
-    exclude: set[str], validation: set[str], smallest: int, crf: int | None,
-) -> None:  # fmt: skip
-    chosen, kept, skipped = _selected(dataset, roots, split, exclude, validation)
+    packing: _Packing, dataset: DataSet, roots: Sequence[Path], names: Names, smallest: int
+) -> None:
+    files = packing.files
+    chosen, kept, skipped = _selected(dataset, roots, names)
     files["skipped"] += skipped
     opened = datasets.PairImages(chosen, smallest=smallest)
-    images = iter(opened) if crf is None else _compressed(iter(opened), crf)
-    with Progress(len(chosen), f"packing {dataset}", unit="pair") as progress:
+    images = iter(opened) if dataset.crf is None else _compressed(iter(opened), dataset.crf)
+    with Progress(len(chosen), f"packing {dataset.name}", unit="pair") as progress:
         for pair, degraded, sharp in images:
             part = "validation" if pair.name in kept else "train"
             place = None if pair.number is None else Place(pair.sequence, pair.number)
-            writer.pair(part, degraded, sharp, place)
-            splits.add(part, pair.name, sharp)
+            packing.writer.pair(part, degraded, sharp, place)
+            packing.splits.add(part, pair.name, sharp)
             files[part].append(pair.name)
             progress.advance()
     files["skipped"] += opened.skipped
@@ -241,27 +299,21 @@ def _pairs(
 
 
 def make(
-    folders: list[Path], out: Path, *, exclude: set[str], validation: set[str],
-    longest: int = 1600, longest_clip: int = 960, frames: int = 6, smallest: int = 192,
-    neighbours: bool = False, dataset: str | None = None, split: str = "train",
-    photos: list[Path] | None = None, crf: int | None = None,
-) -> dict[str, list[str]]:  # fmt: skip
+    folders: Sequence[Path],
+    out: Path,
+    names: Names = Names(),
+    *,
+    reduction: Reduction = Reduction(),
+    dataset: DataSet | None = None,
+) -> dict[str, list[str]]:
     """Pack every photo and clip below `folders`, or the pairs of a data set in them, into `out`.
 
     Args:
         folders: searched recursively; with `dataset`, its root folders.
         out: the .npz file to write.
-        exclude, validation: file names to leave out, or to keep for validation; with `dataset`
-            names of pairs or sequences, and without any for validation, the data set's own
-            validation split or the last sequences, a fiftieth of it.
-        longest, longest_clip: longest side after reduction, in pixels, of photos and clip frames.
-        frames: taken from each clip.
-        smallest: pictures with a shorter side below this, after reduction, are skipped.
-        neighbours: take the frames right before and after each frame of a clip, too.
-        dataset: one of `train.datasets.DATASETS`.
-        split: of the data set: "train", "validation", "test" or "all".
-        photos: with `dataset`, folders of photos and clips to pack beside the pairs, for training.
-        crf: with `dataset`, the degraded pictures pass H.264 of this constant rate factor.
+        names: file names; with `dataset` names of pairs or sequences.
+        reduction: of photos and clips.
+        dataset: None for photos and clips.
 
     Returns:
         File names by split: train, validation, and what was skipped (with the reason).
@@ -271,26 +323,19 @@ def make(
             with unequal names or sizes.
     """
     check_writable(out, DataError)
-    splits = _Splits()
     files: Files = {"train": [], "validation": [], "skipped": []}
-    reduction = {
-        "longest": longest, "longest_clip": longest_clip, "frames": frames,
-        "neighbours": neighbours, "smallest": smallest,
-    }  # fmt: skip
     with (
-        atomic_path(out) as temporary, open(temporary, "wb") as stream, Writer(stream) as writer,
-    ):  # fmt: skip
+        atomic_path(out) as temporary,
+        open(temporary, "wb") as stream,
+        Writer(stream) as writer,
+    ):
+        packing = _Packing(writer, files, _Splits())
         if dataset is None:
-            named = {"exclude": exclude, "validation": validation}
-            _photos(writer, folders, files, splits, **named, **reduction)  # type: ignore[arg-type]
+            _photos(packing, folders, names, reduction)
         else:
-            _pairs(
-                writer, dataset, folders, files, splits, split=split, exclude=exclude,
-                validation=validation, smallest=smallest, crf=crf,
-            )  # fmt: skip
-            if photos:
-                beside: dict[str, set[str]] = {"exclude": set(), "validation": set()}
-                _photos(writer, photos, files, splits, **beside, **reduction)  # type: ignore[arg-type]
+            _pairs(packing, dataset, folders, names, reduction.smallest)
+            if dataset.photos:
+                _photos(packing, dataset.photos, Names(), reduction)
         writer.finish(files)
-    splits.warn()
+    packing.splits.warn()
     return files

@@ -10,6 +10,7 @@ import torch
 
 from edge_restore.errors import DataError
 from edge_restore.evaluation.pairs import DESCRIPTION
+from edge_restore.frames import Pixels
 from edge_restore.media.images import ImageError, output_names, read_image, write_png
 from edge_restore.progress import Progress
 from edge_restore.storage.files import make_folder, write_text
@@ -25,11 +26,30 @@ _SHOWN = 8
 _TRUTH = {"deblur": "sharp", "denoise": "target", "derain": "target"}
 
 
-def make(
-    folder: Path, out: Path, *, severity: str, seed: int, count: int | None = None,
-    task: str = "deblur", trajectory: str = "walk", jpeg: bool = False, crf: int | None = None,
-    longest: int | None = None,
-) -> int:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class PairOptions:
+    """How pictures are degraded.
+
+    Attributes:
+        severity: "light", "medium" or "heavy".
+        seed: of the simulator.
+        task: "deblur", "denoise" or "derain".
+        trajectory: of the blur (train/simulator/trajectories.py).
+        jpeg: compress the degraded side at the same severity.
+        crf: pass each degraded picture through H.264 of this rate factor.
+        longest: reduce larger pictures to this many pixels on their longer side first.
+    """
+
+    severity: str
+    seed: int
+    task: str = "deblur"
+    trajectory: str = "walk"
+    jpeg: bool = False
+    crf: int | None = None
+    longest: int | None = None
+
+
+def make(folder: Path, out: Path, options: PairOptions, *, count: int | None = None) -> int:
     """Blur every picture of `folder` into out/blurred and out/sharp, as PNG.
 
     For the tasks "denoise" and "derain" the folders are out/input and out/target. Blurred pairs are
@@ -41,14 +61,8 @@ def make(
     Args:
         folder: of sharp pictures.
         out: folder to write to.
-        severity: "light", "medium" or "heavy".
-        seed: of the simulator.
+        options: how they are degraded.
         count: the first so many pictures.
-        task: "deblur", "denoise" or "derain".
-        trajectory: of the blur (train/simulator/trajectories.py).
-        jpeg: compress the degraded side at the same severity.
-        crf: pass each degraded picture through H.264 of this rate factor.
-        longest: reduce larger pictures to this many pixels on their longer side first.
 
     Returns:
         How many pairs were written.
@@ -58,7 +72,9 @@ def make(
             end, when the others are written, pictures that cannot be read.
         OptionError: no such severity, task or trajectory, or an impossible rate factor.
     """
-    degradation = Degradation.of(task, severity, trajectory=trajectory, jpeg=jpeg)
+    degradation = Degradation.of(
+        options.task, options.severity, trajectory=options.trajectory, jpeg=options.jpeg
+    )
     names = sorted(p for p in folder.glob("*") if p.suffix.lower() in PHOTOS)[:count]
     if not names:
         raise DataError(
@@ -67,7 +83,7 @@ def make(
             mend="name a folder with photos",
         )
     made = output_names(path.name for path in names)
-    parts = _FOLDERS[task], _TRUTH[task]
+    parts = _FOLDERS[options.task], _TRUTH[options.task]
     check_outputs(
         [
             ("--out:", out / DESCRIPTION),
@@ -79,7 +95,7 @@ def make(
     for part in parts:
         make_folder(out / part)
     written, unread = 0, []
-    with Progress(len(names), f"{task} ({severity})", unit="picture") as progress:
+    with Progress(len(names), f"{options.task} ({options.severity})", unit="picture") as progress:
         for index, path in enumerate(names):
             try:
                 picture = read_image(path)
@@ -87,24 +103,14 @@ def make(
                 unread.append(f"'{path.name}' {error.problem}")
                 progress.advance()
                 continue
-            if longest is not None:
-                picture = reduce(picture, longest)
-            rgb = torch.from_numpy(np.ascontiguousarray(picture))
-            generator = torch.Generator().manual_seed(seed * 100_003 + index)
-            sharp = rgb.permute(2, 0, 1)[None].float() / 255
-            pair = degradation.apply(sharp, generator)
-            degraded, truth = (
-                (image[0] * 255).round().byte().permute(1, 2, 0).numpy() for image in pair[:2]
-            )
-            if crf is not None:
-                (degraded,) = h264([degraded], crf)
+            degraded, truth = _degraded(picture, degradation, options, index)
             for part, pixels in zip(parts, (degraded, truth), strict=True):
                 write_png(out / part / made[path.name], pixels)
             written += 1
             progress.advance()
     document = {
-        "severity": severity, "seed": seed, "pictures": written, "h264_crf": crf,
-        "longest": longest,
+        "severity": options.severity, "seed": options.seed, "pictures": written,
+        "h264_crf": options.crf, "longest": options.longest,
         **dataclasses.asdict(degradation),
     }  # fmt: skip
     write_text(out / DESCRIPTION, encode(document, indent=1) + "\n")
@@ -119,3 +125,21 @@ def make(
             mend="save them anew with an image program, or move them away; the others are written",
         )
     return written
+
+
+def _degraded(
+    picture: Pixels, degradation: Degradation, options: PairOptions, index: int
+) -> tuple[Pixels, Pixels]:
+    """The picture degraded, and the truth; `index` is its place in the folder."""
+    if options.longest is not None:
+        picture = reduce(picture, options.longest)
+    rgb = torch.from_numpy(np.ascontiguousarray(picture))
+    generator = torch.Generator().manual_seed(options.seed * 100_003 + index)
+    sharp = rgb.permute(2, 0, 1)[None].float() / 255
+    pair = degradation.apply(sharp, generator)
+    degraded, truth = (
+        (image[0] * 255).round().byte().permute(1, 2, 0).numpy() for image in pair[:2]
+    )
+    if options.crf is not None:
+        (degraded,) = h264([degraded], options.crf)
+    return degraded, truth

@@ -7,6 +7,8 @@ their period. Few photos hold such things, and a network that has not met them r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -49,10 +51,26 @@ def _texture(picture: Picture, random: np.random.Generator) -> Texture:
     return np.clip(colour, 0, 255).astype(np.float32)
 
 
-def plane(
-    tile: Texture, rows: int, columns: int, *,
-    horizon: float, focal: float, height: float, centre: float, angle: float,
-) -> tuple[int, Picture]:  # fmt: skip
+@dataclass(frozen=True)
+class View:
+    """How a pinhole camera above a tiled plane sees it.
+
+    Attributes:
+        horizon: its row, which may lie outside of the picture.
+        focal: length of the camera, in pixels.
+        height: of the camera above the plane, in tiles.
+        centre: column below which the plane's directions run to the vanishing point.
+        angle: by which the tiles are turned in their plane, in radians.
+    """
+
+    horizon: float
+    focal: float
+    height: float
+    centre: float
+    angle: float
+
+
+def plane(tile: Texture, rows: int, columns: int, view: View) -> tuple[int, Picture]:
     """A tiled plane below the horizon, as a pinhole camera above it sees it.
 
     A row y pixels below the horizon lies focal * height / y tiles away, and each of its tiles is
@@ -61,28 +79,26 @@ def plane(
     Args:
         tile: (side, side, 3), in [0, 255].
         rows, columns: of the picture.
-        horizon: its row, which may lie outside.
-        focal: length of the camera, in pixels.
-        height: of the camera above the plane, in tiles.
-        centre: column below which the plane's directions run to the vanishing point.
-        angle: by which the tiles are turned in their plane, in radians.
+        view: of the camera.
 
     Returns:
         The first row of the plane, and its pixels from there to the last row and column, uint8.
     """
-    first = max(int(np.ceil(horizon)) + 1, 0)
-    below = np.arange(first, rows, dtype=np.float32) - np.float32(horizon)
-    far = focal * height / below**2 > SAMPLES / 4  # tiles per pixel, too many for the samples
-    x = np.arange(columns, dtype=np.float32) - np.float32(centre)
+    first = max(int(np.ceil(view.horizon)) + 1, 0)
+    below = np.arange(first, rows, dtype=np.float32) - np.float32(view.horizon)
+    far = (
+        view.focal * view.height / below**2 > SAMPLES / 4
+    )  # tiles per pixel, too many for the samples
+    x = np.arange(columns, dtype=np.float32) - np.float32(view.centre)
     near = np.zeros((np.count_nonzero(~far), columns, 3), np.float32)
     for sample in range(SAMPLES):  # which keeps the arrays in the cache of a CPU
         y = below[~far, None] + np.float32((sample + 0.5) / SAMPLES - 0.5)
         aside = np.float32((sample + 0.5 - SAMPLES / 2) * 0.618 % 1 - 0.5)
-        across = (x + aside) * np.float32(height) / y
-        near += _look(tile, across, np.float32(focal * height) / y, angle)
+        across = (x + aside) * np.float32(view.height) / y
+        near += _look(tile, across, np.float32(view.focal * view.height) / y, view.angle)
     seen = np.empty((len(below), columns, 3), np.float32)
     seen[~far] = near / SAMPLES
-    seen[far] = _far(tile, columns, height / below[far], centre, angle)
+    seen[far] = _far(tile, columns, view.height / below[far], view.centre, view.angle)
     return first, np.rint(seen).astype(np.uint8)
 
 
@@ -122,10 +138,7 @@ def tiled(picture: Picture, random: np.random.Generator) -> Picture:
     centre = random.uniform(-1.0, 2.0) * columns
     # Only tiles that lie straight or across run together into stripes; others become one colour.
     angle = float(random.choice((random.uniform(0.0, 2.0), 0.0, 1.0, 1.0)) * np.pi / 4)
-    first, seen = plane(
-        tile, rows, columns,
-        horizon=horizon, focal=focal, height=height, centre=centre, angle=angle,
-    )  # fmt: skip
+    first, seen = plane(tile, rows, columns, View(horizon, focal, height, centre, angle))
     result = picture.copy()
     result[first:] = seen
     return result

@@ -112,22 +112,7 @@ def build(options: argparse.Namespace) -> int:
     from edge_restore.storage.files import write_text
 
     size = frame_size.parse(options.size)
-    if options.reference is not None and not options.compare:
-        raise OptionError(
-            "--reference names a graph to compare with, and nothing is to be compared",
-            expected="--reference together with --compare",
-            mend="add --compare, or leave --reference out",
-        )
-    if options.output is not None and options.output.suffix != ".engine":
-        raise OptionError(
-            f"the output '{options.output}' does not end in .engine",
-            expected="the name of the engine; its manifest goes beside it",
-            mend=f"use -o {options.output.with_suffix('.engine')}",
-        )
-    if options.output is not None:
-        refuse_unused(options, ("--force", "--wait"), beside="--output, which is always built")
-    if options.precision != "int8":
-        refuse_unused(options, ("--ungated",), beside=f"--precision {options.precision}")
+    _check_options(options)
     _check_outputs(options, options.output)
     if options.output is not None:
         # Nothing would load it from there, so do not begin to build it.
@@ -183,6 +168,26 @@ def build(options: argparse.Namespace) -> int:
             compare.compare(plan, loaded.engine, reference=options.reference, timing_folder=folder)
         )
     return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other or have no effect together."""
+    if options.reference is not None and not options.compare:
+        raise OptionError(
+            "--reference names a graph to compare with, and nothing is to be compared",
+            expected="--reference together with --compare",
+            mend="add --compare, or leave --reference out",
+        )
+    if options.output is not None and options.output.suffix != ".engine":
+        raise OptionError(
+            f"the output '{options.output}' does not end in .engine",
+            expected="the name of the engine; its manifest goes beside it",
+            mend=f"use -o {options.output.with_suffix('.engine')}",
+        )
+    if options.output is not None:
+        refuse_unused(options, ("--force", "--wait"), beside="--output, which is always built")
+    if options.precision != "int8":
+        refuse_unused(options, ("--ungated",), beside=f"--precision {options.precision}")
 
 
 def _check_outputs(options: argparse.Namespace, engine: Path | None) -> None:

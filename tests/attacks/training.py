@@ -36,7 +36,7 @@ def make(folder: Path, *, trained: bool = False) -> None:
             y, x = random.integers(0, 192), random.integers(0, 192)
             picture[y : y + 30, x : x + 20] = random.integers(0, 256, 3)
         cv2.imwrite(str(photos / f"photo{seed}.png"), picture)
-    packing.make([photos], folder / "pack.npz", exclude=set(), validation={"photo2.png"})
+    packing.make([photos], folder / "pack.npz", packing.Names(validation={"photo2.png"}))
     (folder / "recipe.toml").write_text(RECIPE)
     if trained:
         from train.__main__ import main

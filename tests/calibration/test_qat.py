@@ -108,7 +108,7 @@ def test_from_the_command_to_an_int8_graph(models, frames_file, tmp_path, capsys
     for seed in (1, 2):
         sharp = cv2.cvtColor(picture(seed, (240, 260)), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(tmp_path / f"p{seed}.png"), sharp)
-    packing.make([tmp_path], tmp_path / "pack.npz", exclude=set(), validation={"p2.png"})
+    packing.make([tmp_path], tmp_path / "pack.npz", packing.Names(validation={"p2.png"}))
     recipe = tmp_path / "r.toml"
     recipe.write_text(RECIPE)
     scales = tmp_path / "s.json"

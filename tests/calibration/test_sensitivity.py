@@ -28,7 +28,9 @@ from tests.calibration.conftest import picture
 def measured(models, frames, pairs):
     model, card = quantiser.load(models["fp32"])
     pictures = crops.read(pairs, 2, 64)
-    return sensitivity.measure(model, card, frames, pictures, budget=5.0, method="minmax")
+    return sensitivity.measure(
+        model, card, frames, pictures, sensitivity.SensitivityOptions(5.0, "minmax")
+    )
 
 
 def test_crops_are_the_middles_evenly_spread(pairs):
@@ -78,7 +80,7 @@ def test_the_largest_set_within_the_budget_is_taken(models, frames, pairs, measu
     model, card = quantiser.load(models["fp32"])
     pictures = crops.read(pairs, 2, 64)
     found, scales = sensitivity.measure(
-        model, card, frames, pictures, budget=budget, method="minmax"
+        model, card, frames, pictures, sensitivity.SensitivityOptions(budget, "minmax")
     )
     last = max(n for n, drop in enumerate(drops, 1) if drop <= budget)
     assert found.chosen == last < 20
@@ -86,7 +88,9 @@ def test_the_largest_set_within_the_budget_is_taken(models, frames, pairs, measu
     assert set(scales.layers) == set(found.chosen_names())
     assert scales.macs_share == pytest.approx(found.frontier[last - 1].macs_share)
     with pytest.raises(OptionError, match="no layer can be INT8 within -99 dB"):
-        sensitivity.measure(model, card, frames, pictures, budget=-99, method="minmax")
+        sensitivity.measure(
+            model, card, frames, pictures, sensitivity.SensitivityOptions(-99, "minmax")
+        )
 
 
 def test_the_picture_shows_the_chosen_point(measured):

@@ -33,7 +33,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pack_file(photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("pack") / "pack.npz"
-    packing.make([photos], path, exclude=set(), validation={"photo2.png"})
+    packing.make([photos], path, packing.Names(validation={"photo2.png"}))
     return path
 
 

@@ -27,7 +27,12 @@ def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path):
     draw(tmp_path / "left_out.png", 3)
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     out = tmp_path / "out.npz"
-    files = packing.make([tmp_path], out, exclude={"left_out.png"}, validation=set(), longest=400)
+    files = packing.make(
+        [tmp_path],
+        out,
+        packing.Names(exclude={"left_out.png"}),
+        reduction=packing.Reduction(longest=400),
+    )
     assert files["train"] == ["large.png"]
     assert files["skipped"] == [
         "broken.jpg (cannot be read as an image)",
@@ -46,7 +51,7 @@ def test_clips_give_their_frames(tmp_path):
     for level in range(20):
         clip.write(np.full((240, 320, 3), level * 10, np.uint8))
     clip.release()
-    packing.make([tmp_path], tmp_path / "out.npz", exclude=set(), validation=set(), frames=2)
+    packing.make([tmp_path], tmp_path / "out.npz", reduction=packing.Reduction(frames=2))
     frames = packs.load(tmp_path / "out.npz").train
     assert [frame.shape for frame in frames] == [(240, 320, 3)] * 2
     assert 25 < frames[0].mean() < 75 < 125 < frames[1].mean() < 175
@@ -54,9 +59,9 @@ def test_clips_give_their_frames(tmp_path):
 
 def test_bad_input(tmp_path, photos):
     with pytest.raises(DataError, match="no usable photo or clip"):
-        packing.make([tmp_path], tmp_path / "x.npz", exclude=set(), validation=set())
+        packing.make([tmp_path], tmp_path / "x.npz")
     with pytest.raises(DataError, match=r"no file is called nowhere\.png"):
-        packing.make([photos], tmp_path / "x.npz", exclude={"nowhere.png"}, validation=set())
+        packing.make([photos], tmp_path / "x.npz", packing.Names(exclude={"nowhere.png"}))
     assert not (tmp_path / "x.npz").exists()
     (tmp_path / "text.npz").write_text("hello")
     for path in (tmp_path / "missing.npz", tmp_path / "text.npz"):
@@ -79,7 +84,7 @@ def test_a_photo_that_is_cut_off_is_named_and_not_packed(tmp_path):
         path = tmp_path / f"half.{suffix}"
         draw(path, 2)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
+    files = packing.make([tmp_path], tmp_path / "o.npz")
     assert files["train"] == ["good.png"]
     assert [line.split(" ")[0] for line in files["skipped"]] == [
         "half.bmp", "half.jpg", "half.png", "half.tif", "half.webp"
@@ -93,7 +98,7 @@ def test_links_to_nowhere_and_pipes_are_named_and_not_waited_for(tmp_path):
         (tmp_path / name).symlink_to(tmp_path / "nowhere")
     for name in ("pipe.png", "pipe.mp4"):
         os.mkfifo(tmp_path / name)
-    files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
+    files = packing.make([tmp_path], tmp_path / "o.npz")
     assert files["skipped"] == [
         "link.jpg (does not exist)", "link.mp4 (no plain file)",
         "pipe.mp4 (no plain file)", "pipe.png (is a pipe)",
@@ -109,7 +114,7 @@ def test_a_clip_that_is_cut_off_is_packed_as_far_as_it_goes_and_named(tmp_path):
     write_clip(clip, list(noise), 30, crf=40)
     for part, named in ((1.0, False), (0.6, True)):
         clip.write_bytes(clip.read_bytes()[: int(clip.stat().st_size * part)])
-        files = packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation=set())
+        files = packing.make([tmp_path], tmp_path / "o.npz")
         assert files["train"] == ["clip.mkv"]
         assert (
             any(
@@ -124,7 +129,7 @@ def test_a_photo_in_both_splits_is_a_warning(tmp_path, capsys):
     draw(tmp_path / "b.bmp", 1)
     draw(tmp_path / "c.png", 2)
     for validation, told in (("b.bmp", True), ("c.png", False)):
-        packing.make([tmp_path], tmp_path / "o.npz", exclude=set(), validation={validation})
+        packing.make([tmp_path], tmp_path / "o.npz", packing.Names(validation={validation}))
         assert ("a.png and b.bmp" in capsys.readouterr().err) is told
 
 
@@ -135,7 +140,10 @@ def test_pairs_of_a_data_set(tmp_path, photos):
     gopro(root, ("A", "B", "C"))
     (root / "train" / "B" / "blur" / "000008.png").write_bytes(b"broken")
     files = packing.make(
-        [root], out, exclude={"C/000007"}, validation=set(), dataset="gopro", photos=[photos]
+        [root],
+        out,
+        packing.Names(exclude={"C/000007"}),
+        dataset=packing.DataSet("gopro", photos=[photos]),
     )
     assert files["train"] == ["A/000007", "A/000008", "B/000007", *(f"photo{i}.png" for i in "012")]
     assert files["validation"] == ["C/000008"]
@@ -157,7 +165,7 @@ def test_a_set_of_one_sequence_is_validated_on_its_last_pairs(tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             draw(folder / f"{name}.png", int(name), (200, 210))
     out = tmp_path / "pack.npz"
-    files = packing.make([tmp_path], out, exclude=set(), validation=set(), dataset="rain13k")
+    files = packing.make([tmp_path], out, dataset=packing.DataSet("rain13k"))
     assert files["train"] == ["Rain13K/1", "Rain13K/2"]
     assert files["validation"] == ["Rain13K/10"]
 
@@ -169,7 +177,9 @@ def test_pairs_through_h264_lose_detail_on_the_degraded_side_alone(tmp_path):
     loaded = []
     for crf in (None, 40):
         out = tmp_path / f"{crf}.npz"
-        packing.make([root], out, exclude=set(), validation={"B"}, dataset="gopro", crf=crf)
+        packing.make(
+            [root], out, packing.Names(validation={"B"}), dataset=packing.DataSet("gopro", crf=crf)
+        )
         loaded.append(packs.load(out).train_pairs)
     for (before, sharp), (after, same) in zip(*loaded, strict=True):
         assert np.array_equal(sharp, same)
@@ -180,16 +190,16 @@ def test_pairs_through_h264_lose_detail_on_the_degraded_side_alone(tmp_path):
 def test_bad_pairs_leave_no_pack(tmp_path):
     root, out = tmp_path / "set", tmp_path / "pack.npz"
     gopro(root)
-    kwargs = {"exclude": set(), "validation": set(), "dataset": "gopro"}
+    gopro_set = packing.DataSet("gopro")
     with pytest.raises(DataError, match="no split 'test'"):
-        packing.make([root], out, **kwargs, split="test")
+        packing.make([root], out, dataset=packing.DataSet("gopro", split="test"))
     with pytest.raises(DataError, match="no pair or sequence is called Z"):
-        packing.make([root], out, **{**kwargs, "validation": {"Z"}})
+        packing.make([root], out, packing.Names(validation={"Z"}), dataset=gopro_set)
     with pytest.raises(DataError, match="no usable pair"):
-        packing.make([root], out, **kwargs, smallest=500)
+        packing.make([root], out, reduction=packing.Reduction(smallest=500), dataset=gopro_set)
     draw(root / "train" / "A" / "sharp" / "000008.png", 3, (200, 220))
     with pytest.raises(DataError, match=r"1 pair\(s\) of unequal sizes: A/000008"):
-        packing.make([root], out, **kwargs)
+        packing.make([root], out, dataset=gopro_set)
     assert list(tmp_path.glob("*.npz")) == []
 
 
@@ -203,7 +213,7 @@ def test_clips_with_neighbours_lead_from_frame_to_frame(tmp_path):
         clip.write(np.full((240, 320, 3), level * 10, np.uint8))
     clip.release()
     out = tmp_path / "out.npz"
-    packing.make([tmp_path], out, exclude=set(), validation=set(), frames=2, neighbours=True)
+    packing.make([tmp_path], out, reduction=packing.Reduction(frames=2, neighbours=True))
     pack = packs.load(out)
     assert len(pack.train) == 6
     beside = [pack.neighbours("train", i) for i in range(6)]
@@ -227,7 +237,7 @@ def test_packs_of_the_first_schema_still_load(tmp_path, pack):
 
 def test_the_same_pictures_make_the_same_file(tmp_path, photos):
     for name in ("a.npz", "b.npz"):
-        packing.make([photos], tmp_path / name, exclude=set(), validation=set())
+        packing.make([photos], tmp_path / name)
     assert packs.load(tmp_path / "a.npz").sha256 == packs.load(tmp_path / "b.npz").sha256
 
 
@@ -260,5 +270,5 @@ def test_what_is_no_plain_file_is_named_among_the_skipped(photos, tmp_path, name
         (folder / name).mkdir()
     else:
         (folder / name).symlink_to("nowhere")
-    files = packing.make([folder], tmp_path / "p.npz", exclude=set(), validation={"photo2.png"})
+    files = packing.make([folder], tmp_path / "p.npz", packing.Names(validation={"photo2.png"}))
     assert [entry.partition(" (")[0] for entry in files["skipped"]] == [name]

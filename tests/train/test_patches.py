@@ -57,7 +57,7 @@ def pair_pack(tmp_path_factory):
             half = cv2.imread(str(sharp)) // 2
             cv2.imwrite(str(root / "train" / clip / "blur" / sharp.name), half)
     path = root / "pack.npz"
-    packing.make([root], path, exclude=set(), validation={"B"}, dataset="gopro")
+    packing.make([root], path, packing.Names(validation={"B"}), dataset=packing.DataSet("gopro"))
     return packs.load(path)
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from train.tiling import plane, softened, striped, stripes, tiled
+from train.tiling import View, plane, softened, striped, stripes, tiled
 
 CHECKERED = np.kron([[0, 1], [1, 0]], np.ones((24, 24)))[..., None].repeat(3, 2) * 200.0
 STRIPED = np.kron([[0, 1]], np.ones((48, 24)))[..., None].repeat(3, 2) * 200.0
@@ -19,20 +19,20 @@ def edges(line):
 
 
 def test_tiles_are_as_wide_as_their_row_says():
-    _, seen = plane(STRIPED, 200, 600, **STRAIGHT)
+    _, seen = plane(STRIPED, 200, 600, View(**STRAIGHT))
     for row in (50, 100, 199):  # two edges per tile, of (row + 1) / height pixels
         assert edges(seen[row, :, 0]) == pytest.approx(2 * 600 * 2.0 / (row + 1), abs=2)
 
 
 def test_tiles_are_as_far_as_their_row_says():
-    _, seen = plane(BANDED, 200, 4, **STRAIGHT)
+    _, seen = plane(BANDED, 200, 4, View(**STRAIGHT))
     passed = 400 * 2.0 * (1 / 61 - 1 / 200)  # tiles from row 60 to the last
     assert edges(seen[60:, 0, 0]) == pytest.approx(2 * passed, abs=1)
 
 
 @pytest.mark.parametrize("horizon", [-20.0, 30.0, 30.5])
 def test_the_plane_begins_below_the_horizon(horizon):
-    first, seen = plane(STRIPED, 100, 50, **STRAIGHT | {"horizon": horizon})
+    first, seen = plane(STRIPED, 100, 50, View(**STRAIGHT | {"horizon": horizon}))
     assert first - 1 >= horizon or first == 0
     assert seen.shape == (100 - first, 50, 3)
 
@@ -42,7 +42,7 @@ def test_the_plane_begins_below_the_horizon(horizon):
 def test_a_pixel_is_the_mean_of_what_it_sees(tile, angle):
     """Against 64 x 64 points in every pixel, looked up one by one."""
     view = STRAIGHT | {"horizon": -4.0, "height": 1.0, "centre": 20.0, "angle": angle}
-    _, seen = plane(tile.astype(np.float32), 60, 40, **view)
+    _, seen = plane(tile.astype(np.float32), 60, 40, View(**view))
     fine = (np.arange(64 * 60) + 0.5) / 64 - 0.5, (np.arange(64 * 40) + 0.5) / 64 - 0.5
     y, x = fine[0][:, None] + 4.0, fine[1][None] - 20.0
     across, along = x / y, 400.0 / y
@@ -57,7 +57,7 @@ def test_a_pixel_is_the_mean_of_what_it_sees(tile, angle):
 def test_far_tiles_across_become_soft_stripes():
     """A column crosses no tile there; a row rises and falls slowly, without an edge."""
     view = {"horizon": -2.0, "focal": 30000.0, "height": 1.0, "centre": 0.0, "angle": np.pi / 4}
-    _, seen = plane(CHECKERED.astype(np.float32), 62, 400, **view)
+    _, seen = plane(CHECKERED.astype(np.float32), 62, 400, View(**view))
     row = seen[-1, :, 0].astype(float)
     assert np.ptp(row) > 180
     assert np.abs(np.diff(row)).max() < 12
