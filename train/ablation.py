@@ -219,9 +219,11 @@ def run(
         print(f"{row.name}:", flush=True)
         try:
             outcome = trainer.train(
-                row.recipe, pack, make_folder(folder / row.folder), device=device,
-                max_minutes=left, stopped=stopped,
-            )  # fmt: skip
+                row.recipe,
+                pack,
+                make_folder(folder / row.folder),
+                trainer.TrainOptions(device, max_minutes=left, stopped=stopped),
+            )
         except trainer.TrainingDiverged as error:  # the other rows can be trained nevertheless
             print(f"{row.name}: {error.found}", file=sys.stderr, flush=True)
             results.append(Result(row, None, f"diverged at step {error.step}"))

@@ -81,11 +81,16 @@ def run(args: argparse.Namespace, prepare: Callable[[nn.Module], None] = lambda 
     make_folder(args.out)
     try:
         with process.stop_on_signal() as stop:
-            outcome = trainer.train(
-                recipe, pack, args.out, device=device, max_minutes=args.max_minutes, init=init,
-                workers=workers, tensorboard=args.tensorboard, stopped=stop.event.is_set,
+            options = trainer.TrainOptions(
+                device,
+                max_minutes=args.max_minutes,
+                init=init,
+                workers=workers,
+                tensorboard=args.tensorboard,
+                stopped=stop.event.is_set,
                 prepare=prepare,
-            )  # fmt: skip
+            )
+            outcome = trainer.train(recipe, pack, args.out, options)
     finally:
         workers.close()
     if workers.first:

@@ -53,20 +53,6 @@ class OutputNotFinite(ModelError):
         )
 
 
-def _diverged(what: str, step: int, checkpoint: Path) -> TrainingDiverged:
-    kept = "nothing was kept: it had no checkpoint yet"
-    if checkpoint.exists():
-        kept = f"the last checkpoint, '{checkpoint}', is untouched"
-    error = TrainingDiverged(
-        f"the training diverged: {what} at step {step}; {kept}",
-        expected="a finite loss",
-        mend="choose a smaller optimiser.rate, a smaller optimiser.clip above 0 or a longer "
-        "optimiser.warmup, and train in another --out folder",
-    )
-    error.step = step
-    return error
-
-
 @dataclass(frozen=True)
 class Score:
     """Mean PSNR in dB and SSIM over 8-bit RGB pictures, of the blurred input and restored."""
@@ -167,19 +153,11 @@ def _better(score: Score, best: dict[str, Any] | None, keep: str) -> bool:
     return best is None or all(getattr(score, m) > best["score"][m] for m in measures)
 
 
-def train(
-    recipe: Recipe, pack: Pack, folder: Path, *, device: torch.device,
-    max_minutes: float = math.inf, init: dict[str, Tensor] | None = None,
-    workers: Workers | None = None, tensorboard: bool = False,
-    stopped: Callable[[], bool] = lambda: False,
-    prepare: Callable[[nn.Module], None] = lambda _: None,
-) -> Outcome:  # fmt: skip
-    """Train until the recipe's last step, the end of the time, or a stop, whichever comes first.
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a training runs on this machine, apart from what it trains.
 
-    Args:
-        recipe: what to train and how.
-        pack: the sharp pictures.
-        folder: of the run: a checkpoint is kept here, and resumed from when there is one.
+    Attributes:
         device: to train on; in bfloat16 where it is fast.
         max_minutes: of this call; then a checkpoint is written and the outcome returned.
         init: weights to start from, when there is no checkpoint.
@@ -188,6 +166,25 @@ def train(
         stopped: asked after every step; True ends the training as the end of the time does.
         prepare: done to the network before anything else, after `init`; it must leave the names of
             the parameters alone (calibration/qat.py).
+    """
+
+    device: torch.device
+    max_minutes: float = math.inf
+    init: dict[str, Tensor] | None = None
+    workers: Workers | None = None
+    tensorboard: bool = False
+    stopped: Callable[[], bool] = lambda: False
+    prepare: Callable[[nn.Module], None] = lambda _: None
+
+
+def train(recipe: Recipe, pack: Pack, folder: Path, options: TrainOptions) -> Outcome:
+    """Train until the recipe's last step, the end of the time, or a stop, whichever comes first.
+
+    Args:
+        recipe: what to train and how.
+        pack: the sharp pictures.
+        folder: of the run: a checkpoint is kept here, and resumed from when there is one.
+        options: how it runs here.
 
     Raises:
         DataError: the pack or the checkpoint does not fit the recipe.
@@ -195,163 +192,271 @@ def train(
         TrainingDiverged: the loss stopped being finite; the checkpoint before it stays.
         DependencyError: tensorboard is asked for and not installed.
     """
-    began = time.monotonic()
-    workers = workers or Workers("cpu")
+    return Trainer(recipe, pack, folder, options).run()
+
+
+class Trainer:
+    """A training: the network, its average, the optimizers, and how far they have come.
+
+    Args: as `train`.
+    """
+
+    def __init__(self, recipe: Recipe, pack: Pack, folder: Path, options: TrainOptions) -> None:
+        self._started = time.monotonic()
+        self._recipe, self._pack, self._folder, self._options = recipe, pack, folder, options
+        self._device = options.device
+        self._workers = options.workers or Workers("cpu")
+        self._checkpoint = folder / checkpoints.NAME
+        _set_up_torch(recipe.seed)
+        make_folder(folder)
+        self._set_up_network()
+        self._optimisers = optimiser.make(self._network, self._beside, recipe.optimiser)
+        rank, count = self._workers.rank, self._workers.count
+        self._batches = (
+            Ahead(pack, recipe, self._device, rank, count)
+            if self._device.type == "cuda"
+            else PatchSource(pack, recipe, self._device, rank)
+        )
+        self._validation = validation_set(pack, recipe)
+        self._step, self._minutes_before = 0, 0.0
+        self._best: dict[str, Any] | None = None
+        self._smooth = math.nan  # the loss, averaged over about a hundred steps
+        self._resume()
+        tensorboard = options.tensorboard and self._workers.first
+        self._board = Board(folder / "tensorboard", self._step) if tensorboard else None
+
+    def _set_up_network(self) -> None:
+        """The network, its average, and the losses with the parameters that they train beside."""
+        recipe, device = self._recipe, self._device
+        network = networks.create(recipe.network, **recipe.arguments).to(device)
+        self._in_bfloat16 = multiplies_in_bfloat16(device)
+        # In float32 some of oneDNN's weight gradients take up to five times as long with channels
+        # last.
+        self._layout = torch.channels_last if self._in_bfloat16 else torch.contiguous_format
+        self._network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
+        if self._options.init is not None:
+            self._network.load_state_dict(self._options.init)
+        self._options.prepare(self._network)
+        self._average = copy.deepcopy(self._network).requires_grad_(False)
+        self._guide = MotionGuide(self._network).to(device) if recipe.loss.motion else None
+        self._criterion = TrainingLoss(self._network, recipe.loss).to(device)
+        both = [self._guide, self._criterion] if self._guide else [self._criterion]
+        self._beside = nn.ModuleList(both)
+        self._averaged = list(self._average.parameters())
+        self._parameters = list(self._network.parameters())
+        self._trained = [*self._parameters, *self._beside.parameters()]
+        self._guided_steps = recipe.loss.motion_first if self._guide else 0
+
+    def _resume(self) -> None:
+        """Go on from the folder's checkpoint, when there is one."""
+        rank, count = self._workers.rank, self._workers.count
+        state = checkpoints.load(self._checkpoint, self._recipe, self._pack, self._device, count)
+        if state is None:
+            return
+        with checkpoints.fitting(self._checkpoint):
+            self._network.load_state_dict(state["network"])
+            self._average.load_state_dict(state["average"])
+            for each, theirs in zip(self._optimisers, state["optimisers"], strict=True):
+                each.load_state_dict(theirs)
+                checkpoints.check_moments(each)
+            if self._guide:
+                self._guide.load_state_dict(state["guide"])
+            self._criterion.load_state_dict(state.get("loss", {}))
+            self._batches.restore(state["sources"][rank])
+            self._step, self._minutes_before, self._best = checkpoints.place(
+                state, self._network, self._recipe.optimiser.steps
+            )
+            if self._best is not None:
+                Score(**self._best["score"])
+
+    def run(self) -> Outcome:
+        """Train; see `train`."""
+        steps = self._recipe.optimiser.steps
+        score, scored = self._validate(), self._step
+        late = self._options.max_minutes <= 0
+        with contextlib.closing(self._batches), self._progress() as progress:
+            while self._step < steps and not late:
+                late = self._take_step()
+                if progress:
+                    progress.advance(1, f"loss {self._smooth:.4f}")
+                if self._recipe.validation.due(self._step):
+                    score, scored = self._validate(), self._step
+                    self._save()
+        if self._step != scored:
+            score = self._validate()
+        self._save()
+        if self._board:
+            self._board.close()
+        weights = self._average.state_dict()
+        last = {"step": self._step, "score": asdict(score), "weights": weights}
+        kept = self._best or last
+        return Outcome(
+            kept["weights"],
+            kept["step"],
+            self._step,
+            self._minutes(),
+            Score(**kept["score"]),
+            self._step >= steps,
+            exploded(score, self._validation),
+        )
+
+    def _progress(self) -> contextlib.AbstractContextManager[Progress | None]:
+        if not self._workers.first:
+            return contextlib.nullcontext()
+        return Progress(
+            self._recipe.optimiser.steps,
+            self._recipe.network,
+            unit="step",
+            stream=sys.stderr,
+            done=self._step,
+        )
+
+    def _minutes(self) -> float:
+        """Spent in all calls together."""
+        return self._minutes_before + self._minutes_here()
+
+    def _minutes_here(self) -> float:
+        return (time.monotonic() - self._started) / 60
+
+    def _take_step(self) -> bool:
+        """One step of the optimizers; whether it is to be the last of this call.
+
+        Raises:
+            TrainingDiverged: the loss is not finite; the batch is written to the run's folder.
+        """
+        o, first = self._recipe.optimiser, self._guided_steps
+        blurred, sharp, flows = self._batches.next(self._step)
+        if self._guide and self._step == first > 0:
+            self._guide.lay_points(self._network)
+            self._average.load_state_dict(self._network.state_dict())
+        self._set_rates()
+        loss = self._loss(blurred, sharp, flows)
+        for each in self._optimisers:
+            each.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._workers.average_gradients(self._trained)
+        if o.clip:
+            nn.utils.clip_grad_norm_(self._parameters, o.clip, foreach=True)
+        out_of_time = self._minutes_here() >= self._options.max_minutes
+        value, late = self._workers.mean(
+            [loss.item(), out_of_time or self._options.stopped()], self._device
+        )
+        if not math.isfinite(value):
+            batch = self._folder / f"diverged{self._workers.rank or ''}.pt"
+            checkpoints.save(batch, {"step": self._step, "blurred": blurred, "sharp": sharp})
+            raise self._diverged(f"the loss is {value}, of the batch in '{batch}',")
+        for each in self._optimisers:
+            each.step()
+        self._step += 1
+        self._smooth = value if math.isnan(self._smooth) else 0.99 * self._smooth + 0.01 * value
+        self._follow()
+        return bool(late)
+
+    def _set_rates(self) -> None:
+        o, first = self._recipe.optimiser, self._guided_steps
+        for group in (group for each in self._optimisers for group in each.param_groups):
+            group["lr"] = rate(self._step, o, again=first)
+            if group.get("role") == optimiser.OFFSETS:
+                group["lr"] *= offset_factor(self._step - first, o)
+
+    def _loss(self, blurred: Tensor, sharp: Tensor, flows: Any) -> Tensor:
+        loss = blurred.new_zeros(())
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            image = blurred.contiguous(memory_format=self._layout)
+            if self._guide and self._step < self._guided_steps:
+                self._guide.look(self._network, image)
+            else:
+                loss = self._criterion(self._network(image), blurred, sharp, flows)
+        if self._guide:
+            loss = loss + self._recipe.loss.motion * self._guide.loss(flows)
+        return loss
+
+    def _follow(self) -> None:
+        """Move the average towards the network."""
+        # A young average follows closely, so that the start is forgotten.
+        first = self._guided_steps
+        age = self._step - first if self._step > first else self._step
+        decay = min(self._recipe.optimiser.ema, (1 + age) / (10 + age))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._averaged, self._parameters, 1 - decay)
+
+    def _validate(self) -> Score:
+        """Score the average, keep it when it is the best, and say so.
+
+        Raises:
+            TrainingDiverged: weights or restored pictures are not finite.
+        """
+        # Before anything is saved: a checkpoint of such weights could not be trained on.
+        weights = self._network.state_dict()
+        broken = [key for key, value in weights.items() if not value.isfinite().all()]
+        if broken:
+            raise self._diverged(f"the weights '{broken[0]}' are not finite")
+        try:
+            score = evaluate(self._average, self._validation, self._device)
+        except OutputNotFinite as error:
+            raise self._diverged("the network's output is not finite") from error
+        keep = self._recipe.validation.keep
+        if keep != "last" and _better(score, self._best, keep):
+            kept = {k: v.clone() for k, v in self._average.state_dict().items()}
+            self._best = {"step": self._step, "score": asdict(score), "weights": kept}
+        if self._workers.first:
+            self._report(score)
+        return score
+
+    def _report(self, score: Score) -> None:
+        now = rate(self._step, self._recipe.optimiser)
+        print(
+            f"step {self._step:>7}  {self._minutes():7.1f} min  loss {self._smooth:.5f}  "
+            f"rate {now:.2e}  PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
+            f"SSIM {score.ssim:.4f}",
+            flush=True,
+        )
+        if self._board:
+            self._board.scalars(self._step, {"loss": self._smooth, "rate": now})
+            self._board.scalars(self._step, {"PSNR": score.psnr, "SSIM": score.ssim})
+            shown = examples(self._average, self._validation, self._device, 4)
+            self._board.pictures(self._step, shown)
+
+    def _save(self) -> None:
+        """Write the checkpoint, in one process."""
+        sources = self._workers.gather(self._batches.state())
+        if not self._workers.first:
+            return
+        state = {
+            "recipe": as_table(self._recipe),
+            "pack": self._pack.sha256,
+            "step": self._step,
+            "minutes": self._minutes(),
+            "network": self._network.state_dict(),
+            "average": self._average.state_dict(),
+            "best": self._best,
+            "sources": sources,
+            "optimisers": [each.state_dict() for each in self._optimisers],
+            "guide": self._guide.state_dict() if self._guide else None,
+            "loss": self._criterion.state_dict(),
+        }
+        checkpoints.save(self._checkpoint, state)
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        kept = "nothing was kept: it had no checkpoint yet"
+        if self._checkpoint.exists():
+            kept = f"the last checkpoint, '{self._checkpoint}', is untouched"
+        error = TrainingDiverged(
+            f"the training diverged: {what} at step {self._step}; {kept}",
+            expected="a finite loss",
+            mend="choose a smaller optimiser.rate, a smaller optimiser.clip above 0 or a longer "
+            "optimiser.warmup, and train in another --out folder",
+        )
+        error.step = self._step
+        return error
+
+
+def _set_up_torch(seed: int) -> None:
     keep_freed_memory()
     # Vanishing gradients become subnormal numbers, on which a CPU is ten times slower.
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = True  # crops change their size rarely
-    torch.manual_seed(recipe.seed)
-    make_folder(folder)
-    o, keep = recipe.optimiser, recipe.validation.keep
-    network = networks.create(recipe.network, **recipe.arguments).to(device)
-    in_bfloat16 = multiplies_in_bfloat16(device)
-    # In float32 some of oneDNN's weight gradients take up to five times as long with channels last.
-    layout = torch.channels_last if in_bfloat16 else torch.contiguous_format
-    network = network.to(memory_format=layout)  # type: ignore[call-overload]
-    if init is not None:
-        network.load_state_dict(init)
-    prepare(network)
-    average = copy.deepcopy(network).requires_grad_(False)
-    guide = MotionGuide(network).to(device) if recipe.loss.motion else None
-    criterion = TrainingLoss(network, recipe.loss).to(device)
-    beside = nn.ModuleList([guide, criterion] if guide else [criterion])
-    optimisers = optimiser.make(network, beside, o)
-    batches = (
-        Ahead(pack, recipe, device, workers.rank, workers.count)
-        if device.type == "cuda"
-        else PatchSource(pack, recipe, device, workers.rank)
-    )
-    validation = validation_set(pack, recipe)
-    averaged, parameters = list(average.parameters()), list(network.parameters())
-    trained = [*parameters, *beside.parameters()]
-    step, minutes_before = 0, 0.0
-    best: dict[str, Any] | None = None
-    first = recipe.loss.motion_first if guide else 0
-    checkpoint = folder / checkpoints.NAME
-    state = checkpoints.load(checkpoint, recipe, pack, device, workers.count)
-    if state is not None:
-        with checkpoints.fitting(checkpoint):
-            network.load_state_dict(state["network"])
-            average.load_state_dict(state["average"])
-            for each, theirs in zip(optimisers, state["optimisers"], strict=True):
-                each.load_state_dict(theirs)
-                checkpoints.check_moments(each)
-            if guide:
-                guide.load_state_dict(state["guide"])
-            criterion.load_state_dict(state.get("loss", {}))
-            batches.restore(state["sources"][workers.rank])
-            step, minutes_before, best = checkpoints.place(state, network, o.steps)
-            if best is not None:
-                Score(**best["score"])
-    board = Board(folder / "tensorboard", step) if tensorboard and workers.first else None
-
-    def minutes() -> float:
-        return minutes_before + (time.monotonic() - began) / 60
-
-    def save() -> None:
-        sources = workers.gather(batches.state())
-        if workers.first:
-            checkpoints.save(checkpoint, {
-                "recipe": as_table(recipe), "pack": pack.sha256, "step": step,
-                "minutes": minutes(), "network": network.state_dict(),
-                "average": average.state_dict(), "best": best, "sources": sources,
-                "optimisers": [each.state_dict() for each in optimisers],
-                "guide": guide.state_dict() if guide else None, "loss": criterion.state_dict(),
-            })  # fmt: skip
-
-    def validate() -> Score:
-        nonlocal best
-        # Before anything is saved: a checkpoint of such weights could not be trained on.
-        broken = [k for k, v in network.state_dict().items() if not v.isfinite().all()]
-        if broken:
-            raise _diverged(f"the weights '{broken[0]}' are not finite", step, checkpoint)
-        try:
-            score = evaluate(average, validation, device)
-        except OutputNotFinite as error:
-            raise _diverged("the network's output is not finite", step, checkpoint) from error
-        if keep != "last" and _better(score, best, keep):
-            weights = {k: v.clone() for k, v in average.state_dict().items()}
-            best = {"step": step, "score": asdict(score), "weights": weights}
-        if not workers.first:
-            return score
-        print(
-            f"step {step:>7}  {minutes():7.1f} min  loss {smooth:.5f}  rate {rate(step, o):.2e}  "
-            f"PSNR {score.psnr:.3f} dB ({score.psnr - score.psnr_input:+.3f})  "
-            f"SSIM {score.ssim:.4f}",
-            flush=True,
-        )
-        if board:
-            board.scalars(step, {"loss": smooth, "rate": rate(step, o)})
-            board.scalars(step, {"PSNR": score.psnr, "SSIM": score.ssim})
-            board.pictures(step, examples(average, validation, device, 4))
-        return score
-
-    smooth = math.nan
-    score, scored = validate(), step
-    late = max_minutes <= 0
-    with (
-        contextlib.closing(batches),
-        Progress(o.steps, recipe.network, unit="step", stream=sys.stderr, done=step)
-        if workers.first
-        else contextlib.nullcontext() as progress,
-    ):
-        while step < o.steps and not late:
-            blurred, sharp, flows = batches.next(step)
-            if guide and step == first > 0:
-                guide.lay_points(network)
-                average.load_state_dict(network.state_dict())
-            for group in (group for each in optimisers for group in each.param_groups):
-                group["lr"] = rate(step, o, again=first)
-                if group.get("role") == optimiser.OFFSETS:
-                    group["lr"] *= offset_factor(step - first, o)
-            loss = blurred.new_zeros(())
-            with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
-                image = blurred.contiguous(memory_format=layout)
-                if guide and step < first:
-                    guide.look(network, image)
-                else:
-                    loss = criterion(network(image), blurred, sharp, flows)
-            if guide:
-                loss = loss + recipe.loss.motion * guide.loss(flows)
-            for each in optimisers:
-                each.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            workers.average_gradients(trained)
-            if o.clip:
-                nn.utils.clip_grad_norm_(parameters, o.clip, foreach=True)
-            out_of_time = (time.monotonic() - began) / 60 >= max_minutes
-            value, late = workers.mean([loss.item(), out_of_time or stopped()], device)
-            if not math.isfinite(value):
-                batch = folder / f"diverged{workers.rank or ''}.pt"
-                checkpoints.save(batch, {"step": step, "blurred": blurred, "sharp": sharp})
-                raise _diverged(
-                    f"the loss is {value}, of the batch in '{batch}',", step, checkpoint
-                )
-            for each in optimisers:
-                each.step()
-            step += 1
-            smooth = value if math.isnan(smooth) else 0.99 * smooth + 0.01 * value
-            # A young average follows closely, so that the start is forgotten.
-            age = step - first if step > first else step
-            decay = min(o.ema, (1 + age) / (10 + age))
-            with torch.no_grad():
-                torch._foreach_lerp_(averaged, parameters, 1 - decay)
-            if progress:
-                progress.advance(1, f"loss {smooth:.4f}")
-            if recipe.validation.due(step):
-                score, scored = validate(), step
-                save()
-    if step != scored:
-        score = validate()
-    save()
-    if board:
-        board.close()
-    lost = exploded(score, validation)
-    last = {"step": step, "score": asdict(score), "weights": average.state_dict()}
-    kept = best or last
-    score = Score(**kept["score"])
-    return Outcome(kept["weights"], kept["step"], step, minutes(), score, step >= o.steps, lost)
+    torch.manual_seed(seed)
 
 
 def machine(device: torch.device) -> str:

@@ -5,7 +5,7 @@ import torch
 
 from edge_restore.errors import UserError
 from train.checkpoint import NAME
-from train.trainer import train
+from train.trainer import TrainOptions, train
 
 CPU = torch.device("cpu")
 
@@ -81,7 +81,7 @@ WRONG = {
 def checkpoint(recipe, pack, written):
     path = written / NAME
     if not path.exists():
-        train(recipe(), pack, written, device=CPU, max_minutes=60)
+        train(recipe(), pack, written, TrainOptions(CPU, max_minutes=60))
     return path
 
 
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_message(name, checkpoint, recipe, p
     torch.save(state, path)
     before = path.read_bytes()
     with pytest.raises(UserError, match=NAME):
-        train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
+        train(recipe(), pack, tmp_path, TrainOptions(CPU, max_minutes=0))
     assert path.read_bytes() == before
 
 
@@ -101,9 +101,9 @@ def test_a_checkpoint_that_does_not_fit_is_a_message(name, checkpoint, recipe, p
 def test_another_object_is_a_message(content, recipe, pack, tmp_path):
     torch.save(content, tmp_path / NAME)
     with pytest.raises(UserError, match=NAME):
-        train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
+        train(recipe(), pack, tmp_path, TrainOptions(CPU, max_minutes=0))
 
 
 def test_the_sound_checkpoint_is_taken(checkpoint, recipe, pack, tmp_path):
     (tmp_path / NAME).write_bytes(checkpoint.read_bytes())
-    train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
+    train(recipe(), pack, tmp_path, TrainOptions(CPU, max_minutes=0))

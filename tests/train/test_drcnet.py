@@ -206,7 +206,7 @@ def test_the_trainer_trains_both_stages(pack, tmp_path):
             "validation": {"every": 2, "patches": 1, "size": 24},
         }
     )
-    outcome = trainer.train(recipe, pack, tmp_path, device=torch.device("cpu"))
+    outcome = trainer.train(recipe, pack, tmp_path, trainer.TrainOptions(torch.device("cpu")))
     assert outcome.finished
     # Only the loss of stage 1's own image moves this away from zero in the first step.
     assert outcome.weights["attention.residual.weight"].abs().max() > 1e-4

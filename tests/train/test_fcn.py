@@ -210,7 +210,7 @@ def test_the_trainer_trains_every_stage(pack, tmp_path):
             "validation": {"every": 2, "patches": 1, "size": 24},
         }
     )
-    outcome = trainer.train(recipe, pack, tmp_path, device=torch.device("cpu"))
+    outcome = trainer.train(recipe, pack, tmp_path, trainer.TrainOptions(torch.device("cpu")))
     assert outcome.finished
     for stage in range(4):  # only its own image's loss moves each in the first step
         assert outcome.weights[f"stages.{stage}.residual.weight"].abs().max() > 1e-4

@@ -46,8 +46,8 @@ def train_halfway_then_on(recipe, pack, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trainer.PatchSource, "next", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            trainer.train(recipe, pack, folder, device=CPU)
-    return trainer.train(recipe, pack, folder, device=CPU)
+            trainer.train(recipe, pack, folder, trainer.TrainOptions(CPU))
+    return trainer.train(recipe, pack, folder, trainer.TrainOptions(CPU))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     recipe, pack, tmp_path, monkeypatch, network, loss
 ):
     chosen = recipe(network, loss)
-    whole = trainer.train(chosen, pack, tmp_path / "whole", device=CPU)
+    whole = trainer.train(chosen, pack, tmp_path / "whole", trainer.TrainOptions(CPU))
     resumed = train_halfway_then_on(chosen, pack, tmp_path / "cut", monkeypatch)
     assert resumed.finished
     for name, value in whole.weights.items():
@@ -78,7 +78,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
 def test_a_checkpoint_from_before_these_losses_resumes(recipe, pack, tmp_path):
     plain = recipe("svdn", {"vgg_file": ""}, steps=2)
-    trainer.train(plain, pack, tmp_path, device=CPU, max_minutes=0)
+    trainer.train(plain, pack, tmp_path, trainer.TrainOptions(CPU, max_minutes=0))
     path = tmp_path / checkpoint.NAME
     state = torch.load(path, weights_only=True)
     del state["loss"]
@@ -86,4 +86,4 @@ def test_a_checkpoint_from_before_these_losses_resumes(recipe, pack, tmp_path):
                 "position", "margin", "trust_ratio"):  # fmt: skip
         del state["recipe"]["loss"][key]
     torch.save(state, path)
-    assert trainer.train(plain, pack, tmp_path, device=CPU).steps == 2
+    assert trainer.train(plain, pack, tmp_path, trainer.TrainOptions(CPU)).steps == 2

@@ -23,7 +23,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     recipe, pack, tmp_path, monkeypatch, algorithm, first
 ):
     chosen = recipe(motion_first=first, algorithm=algorithm)
-    whole = trainer.train(chosen, pack, tmp_path / "whole", device=CPU)
+    whole = trainer.train(chosen, pack, tmp_path / "whole", trainer.TrainOptions(CPU))
     batches = {"taken": 0}
     take = PatchSource.next
 
@@ -35,9 +35,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
     monkeypatch.setattr(PatchSource, "next", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(chosen, pack, tmp_path / "cut", device=CPU)
+        trainer.train(chosen, pack, tmp_path / "cut", trainer.TrainOptions(CPU))
     monkeypatch.undo()
-    resumed = trainer.train(chosen, pack, tmp_path / "cut", device=CPU)
+    resumed = trainer.train(chosen, pack, tmp_path / "cut", trainer.TrainOptions(CPU))
     assert resumed.finished
     assert resumed.steps == whole.steps == 6
     for name, value in whole.weights.items():
@@ -48,11 +48,15 @@ def test_motion_comes_first(recipe, pack, tmp_path):
     """Until `motion_first` only what the guide sees is trained; then points are laid, all is."""
     torch.manual_seed(recipe().seed)
     fresh = create("svdn", width=8).state_dict()
-    guided = trainer.train(recipe(steps=4, motion_first=4), pack, tmp_path / "a", device=CPU)
+    guided = trainer.train(
+        recipe(steps=4, motion_first=4), pack, tmp_path / "a", trainer.TrainOptions(CPU)
+    )
     assert torch.equal(guided.weights["tail.weight"], fresh["tail.weight"])
     assert torch.equal(guided.weights["neck.ow1.bias"], fresh["neck.ow1.bias"])
     assert not torch.equal(guided.weights["fusion.weight"], fresh["fusion.weight"])
-    both = trainer.train(recipe(steps=5, motion_first=4), pack, tmp_path / "b", device=CPU)
+    both = trainer.train(
+        recipe(steps=5, motion_first=4), pack, tmp_path / "b", trainer.TrainOptions(CPU)
+    )
     # The first outer tap begins 2 px up and left of the pixel, and is laid on the pixel.
     assert (both.weights["neck.ow1.bias"][:2] - 2).abs().max() < 1
     assert not torch.equal(both.weights["tail.weight"], fresh["tail.weight"])
@@ -61,10 +65,14 @@ def test_motion_comes_first(recipe, pack, tmp_path):
 def test_training_mends_what_was_put_wrong(recipe, pack, tmp_path):
     """A network that tints everything must unlearn the tint."""
     quick = recipe(steps=40, rate=4e-3, ema=0.5)
-    tinted = trainer.train(quick, pack, tmp_path / "a", device=CPU, max_minutes=0).weights
+    tinted = trainer.train(
+        quick, pack, tmp_path / "a", trainer.TrainOptions(CPU, max_minutes=0)
+    ).weights
     tinted["tail.bias"] += 0.08
-    before = trainer.train(quick, pack, tmp_path / "b", device=CPU, max_minutes=0, init=tinted)
-    after = trainer.train(quick, pack, tmp_path / "c", device=CPU, init=tinted)
+    before = trainer.train(
+        quick, pack, tmp_path / "b", trainer.TrainOptions(CPU, max_minutes=0, init=tinted)
+    )
+    after = trainer.train(quick, pack, tmp_path / "c", trainer.TrainOptions(CPU, init=tinted))
     assert before.score.psnr < 22
     assert after.score.psnr > before.score.psnr + 4
 
@@ -73,7 +81,10 @@ def test_the_kept_weights_are_a_moving_average(recipe, pack, tmp_path):
     """One step: the average keeps 2/11 of where it began, as far as `ema` allows."""
     begun, whole, young, slow = (
         trainer.train(
-            recipe(steps=1, warmup=0, ema=ema), pack, tmp_path / str(i), device=CPU, max_minutes=end
+            recipe(steps=1, warmup=0, ema=ema),
+            pack,
+            tmp_path / str(i),
+            trainer.TrainOptions(CPU, max_minutes=end),
         ).weights["tail.weight"]
         for i, (ema, end) in enumerate(((0.0, 0), (0.0, 9), (0.999, 9), (0.1, 9)))
     )
@@ -83,32 +94,36 @@ def test_the_kept_weights_are_a_moving_average(recipe, pack, tmp_path):
 
 
 def test_no_time_left_still_leaves_a_checkpoint_and_a_score(recipe, pack, tmp_path):
-    outcome = trainer.train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
+    outcome = trainer.train(recipe(), pack, tmp_path, trainer.TrainOptions(CPU, max_minutes=0))
     assert (outcome.steps, outcome.finished) == (0, False)
     assert (tmp_path / checkpoint.NAME).exists()
     assert outcome.score.psnr == pytest.approx(outcome.score.psnr_input, abs=1e-6)
 
 
 def test_another_recipe_does_not_resume(recipe, pack, tmp_path):
-    trainer.train(recipe(), pack, tmp_path, device=CPU, max_minutes=0)
+    trainer.train(recipe(), pack, tmp_path, trainer.TrainOptions(CPU, max_minutes=0))
     with pytest.raises(DataError, match="belongs to another recipe"):
-        trainer.train(recipe(rate=2e-3), pack, tmp_path, device=CPU)
+        trainer.train(recipe(rate=2e-3), pack, tmp_path, trainer.TrainOptions(CPU))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(recipe, pack, tmp_path):
     wild = recipe(steps=20, rate=10.0, clip=0.0, warmup=0)
     with pytest.raises(trainer.TrainingDiverged, match="at step"):
-        trainer.train(wild, pack, tmp_path, device=CPU)
+        trainer.train(wild, pack, tmp_path, trainer.TrainOptions(CPU))
     assert issubclass(trainer.TrainingDiverged, UserError)  # one message, exit code 2
     saved = torch.load(tmp_path / "diverged.pt", weights_only=True)
     assert saved["blurred"].shape == (2, 3, 32, 32)
 
 
 def test_weights_that_are_not_finite_are_neither_scored_nor_saved(recipe, pack, tmp_path):
-    broken = trainer.train(recipe(), pack, tmp_path / "a", device=CPU, max_minutes=0).weights
+    broken = trainer.train(
+        recipe(), pack, tmp_path / "a", trainer.TrainOptions(CPU, max_minutes=0)
+    ).weights
     next(iter(broken.values())).view(-1)[0] = math.nan
     with pytest.raises(trainer.TrainingDiverged, match="nothing was kept"):
-        trainer.train(recipe(), pack, tmp_path / "b", device=CPU, max_minutes=0, init=broken)
+        trainer.train(
+            recipe(), pack, tmp_path / "b", trainer.TrainOptions(CPU, max_minutes=0, init=broken)
+        )
     assert not (tmp_path / "b" / checkpoint.NAME).exists()
 
 
@@ -129,9 +144,12 @@ def lambda_network(factor):
 
 
 def test_initial_weights_are_used(recipe, pack, tmp_path):
-    trained = trainer.train(recipe(), pack, tmp_path / "a", device=CPU)
+    trained = trainer.train(recipe(), pack, tmp_path / "a", trainer.TrainOptions(CPU))
     started = trainer.train(
-        recipe(), pack, tmp_path / "b", device=CPU, max_minutes=0, init=trained.weights
+        recipe(),
+        pack,
+        tmp_path / "b",
+        trainer.TrainOptions(CPU, max_minutes=0, init=trained.weights),
     )
     assert math.isclose(started.score.psnr, trained.score.psnr, abs_tol=1e-6)
 
@@ -151,10 +169,10 @@ def test_crops_grow_and_a_resumed_training_knows(pack, tmp_path, recipe):
     shapes = [tuple(source.next(step).blurred.shape) for step in range(6)]
     sizes = [(3, 32), (3, 32), (2, 48), (2, 48), (1, 64), (1, 64)]
     assert shapes == [(count, 3, side, side) for count, side in sizes]
-    whole = trainer.train(grown, pack, tmp_path / "whole", device=CPU)
+    whole = trainer.train(grown, pack, tmp_path / "whole", trainer.TrainOptions(CPU))
     part = dataclasses.replace(grown, optimiser=dataclasses.replace(base.optimiser, steps=6))
-    trainer.train(part, pack, tmp_path / "part", device=CPU, max_minutes=0)
-    resumed = trainer.train(part, pack, tmp_path / "part", device=CPU)
+    trainer.train(part, pack, tmp_path / "part", trainer.TrainOptions(CPU, max_minutes=0))
+    resumed = trainer.train(part, pack, tmp_path / "part", trainer.TrainOptions(CPU))
     assert torch.equal(whole.weights["tail.weight"], resumed.weights["tail.weight"])
 
 
@@ -178,11 +196,11 @@ def test_the_best_validation_is_kept(pack, tmp_path, recipe, monkeypatch):
         return trainer.Score(19.0, 0.5, value, 0.6, 1)
 
     monkeypatch.setattr(trainer, "evaluate", scored)
-    outcome = trainer.train(chosen, pack, tmp_path, device=CPU)
+    outcome = trainer.train(chosen, pack, tmp_path, trainer.TrainOptions(CPU))
     assert (outcome.kept, outcome.steps, outcome.score.psnr) == (2, 6, 22.0)
     assert torch.equal(outcome.weights["tail.weight"], seen[1]["tail.weight"])
     monkeypatch.setattr(trainer, "evaluate", lambda *_: trainer.Score(19.0, 0.5, 18.0, 0.5, 1))
-    again = trainer.train(chosen, pack, tmp_path, device=CPU, max_minutes=0)
+    again = trainer.train(chosen, pack, tmp_path, trainer.TrainOptions(CPU, max_minutes=0))
     assert again.kept == 2
     assert torch.equal(again.weights["tail.weight"], seen[1]["tail.weight"])
 
@@ -209,7 +227,7 @@ def test_validations_become_frequent_later():
 
 def test_tensorboard_gets_curves_and_pictures(pack, tmp_path, recipe):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    trainer.train(recipe(), pack, tmp_path, device=CPU, tensorboard=True)
+    trainer.train(recipe(), pack, tmp_path, trainer.TrainOptions(CPU, tensorboard=True))
     events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [e.step for e in events.Scalars("PSNR")] == [0, 3, 6]
