@@ -74,7 +74,7 @@ def contenders(
     makers: dict[str, Callable[[], Restore]] = {
         EAGER: lambda: _torch(network, plain=True),
         "torch eager, our C kernel": lambda: _torch(network),
-        "torch.compile, our C kernel": lambda: _torch(torch.compile(network, dynamic=False)),
+        "torch.compile, our C kernel": lambda: _torch(_compiled(network)),
         PLAIN: lambda: _plain(zoo.find(model)[0]),
         "plain ONNX Runtime, GridSample": lambda: _plain(zoo.find(model)[-1]),
         "edge_restore, onnxruntime": lambda: _ours("onnxruntime", model, height, width),
@@ -172,12 +172,17 @@ def _on_a_gpu(network: torch.nn.Module, layer: Any = None) -> torch.nn.Module:
     return moved
 
 
+def _compiled(network: torch.nn.Module) -> torch.nn.Module:
+    compiled: Any = torch.compile(network, dynamic=False)
+    return compiled  # type: ignore[no-any-return]
+
+
 def _levels(network: torch.nn.Module, pixels: Tensor) -> Tensor:
     """(H, W, 3) uint8 -> the same, restored; all on the GPU."""
     with torch.inference_mode():
         image = pixels.permute(2, 0, 1)[None].half() / 255
         restored = network(image.contiguous(memory_format=torch.channels_last))
-        levels = (restored[0].clamp(0, 1) * 255).round().byte()
+        levels: Tensor = (restored[0].clamp(0, 1) * 255).round().byte()
         return levels.permute(1, 2, 0).contiguous()
 
 
@@ -197,7 +202,7 @@ def _graph_on_a_gpu(network: torch.nn.Module, height: int, width: int) -> Restor
     moved = _on_a_gpu(network, _with_our_kernel)
     host = torch.zeros(height, width, 3, dtype=torch.uint8).pin_memory()
     image = host.cuda()
-    with torch.cuda.stream(torch.cuda.Stream()):  # compiles, and chooses algorithms
+    with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]  # compiles, and chooses algorithms
         for _ in range(3):
             _levels(moved, image)
     torch.cuda.synchronize()

@@ -63,9 +63,10 @@ def to_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
                 numpy_helper.from_array(np.ascontiguousarray(array), names[-1])
             )
         output = node.output[0] if activation is None else graph.node[activation].output[0]
+        attributes: dict[str, Any] = reader.attributes(node, weight)
         replaced[place] = helper.make_node(
             OPERATOR, [node.input[0], ow, *names], [output], f"{prefix}{OPERATOR}", domain=DOMAIN,
-            plugin_namespace=DOMAIN, plugin_version=VERSION, **reader.attributes(node, weight),
+            plugin_namespace=DOMAIN, plugin_version=VERSION, **attributes,
         )  # fmt: skip
         if output in values:
             graph.value_info.append(values[output])
@@ -154,12 +155,13 @@ class _Reader:
         node = self.nodes[self.maker[tensor]] if tensor in self.maker else None
         if node is None or node.op_type != "Slice" or len(node.input) < 4:
             return None
-        numbers = [self.constants.get(name) for name in node.input[1:] if name]
-        if any(n is None or n.size != 1 for n in numbers) or int(numbers[2].item()) != 1:
+        names = [name for name in node.input[1:] if name]
+        found = [self.constants[name] for name in names if name in self.constants]
+        if len(found) < len(names) or any(array.size != 1 for array in found):
             return None
-        if len(numbers) > 3 and int(numbers[3].item()) != 1:
+        first, end, *others = (int(array.item()) for array in found)
+        if any(number != 1 for number in others):  # the axis, and the step
             return None
-        first, end = int(numbers[0].item()), int(numbers[1].item())
         # Torch writes "to the end" as the greatest integer; the end is then the channels' number.
         channels = self._channels(node.input[0])
         return node.input[0], first, min(end, channels) if channels else end

@@ -132,7 +132,7 @@ def _row_problems(entry: Any, number: int) -> list[str]:
         found.append(f"row {number} has the changes {abridged(entry['changes'])}, not a table")
     for key, most in (("psnr", 1000), ("ssim", 1)):
         value = entry.get(key)
-        if key in entry and not (is_number(value) and 0 <= value <= most):
+        if key in entry and (value is None or not (is_number(value) and 0 <= value <= most)):
             found.append(f"row {number} has the {key} {abridged(value)}, not a number up to {most}")
     return found
 

@@ -63,7 +63,7 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
         key: torch.lerp(value, ends[1][key], share) for key, value in ends[0].items()
     }
     network.load_state_dict(mixed)
-    recipe = recipes.parse(theirs.recipe, f"the recipe in '{card_path(second)}'")
+    recipe = recipes.parse(dict(theirs.recipe), f"the recipe in '{card_path(second)}'")
     pack = packs.load(data)
     found = trainer.evaluate(network, validation_set(pack, recipe), torch.device("cpu"))
     score = Score(set=theirs.scores[0].set, **asdict(found))

@@ -22,7 +22,7 @@ import importlib
 import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -132,7 +132,7 @@ def _displacements(
     """
     shift = shift - shift.mean(dim=1, keepdim=True)
     angle = (angle - angle.mean(dim=1, keepdim=True))[..., None, None]
-    like = {"device": shift.device, "dtype": shift.dtype}
+    like: dict[str, Any] = {"device": shift.device, "dtype": shift.dtype}
     centre = centre[:, None, None, None]
     y = torch.arange(margin, size[0] - margin, **like).view(-1, 1) - centre[..., 0]
     x = torch.arange(margin, size[1] - margin, **like) - centre[..., 1]
@@ -150,7 +150,7 @@ def _warp(images: Tensor, displacements: Tensor, margin: int) -> Tensor:
     """
     count, channels, height, width = images.shape
     rows, columns = displacements.shape[-2:]
-    like = {"device": images.device, "dtype": images.dtype}
+    like: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
     y = displacements[:, :, 0] + torch.arange(margin, margin + rows, **like).view(-1, 1)
     x = displacements[:, :, 1] + torch.arange(margin, margin + columns, **like)
     if images.device.type == "cpu" and images.dtype == torch.float32 and (cv2 := _opencv()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,18 +26,18 @@ class Board:
         optional.require("tensorboard", needed_for="--tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Points of curves, by name."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def pictures(self, step: int, rows: list[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Blurred, restored and sharp (3, H, W) in [0, 1], side by side, one row each."""
         sheet = torch.cat([torch.cat([p.cpu().clamp(0, 1) for p in row], 2) for row in rows], 1)
-        self._writer.add_image("blurred, restored, sharp", sheet, step)  # type: ignore[no-untyped-call]
+        self._writer.add_image("blurred, restored, sharp", sheet, step)
 
     def close(self) -> None:
         """Write what is still in memory."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

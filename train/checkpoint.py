@@ -51,7 +51,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     with atomic_path(path, durable=True) as temporary, open(temporary, "wb", 0) as file:
         stream = _Stream(file)
         try:
-            torch.save(state, stream)
+            torch.save(state, stream)  # type: ignore[arg-type]
         except RuntimeError:
             if stream.failure is None:
                 raise

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
 from edge_restore.errors import DataError, shown
 from edge_restore.frames import Pixels
 from edge_restore.media.images import write_png
@@ -191,7 +189,7 @@ def _panel(
         drawing.write(picture, text, at, base + 20, drawing.SOFT, 0.8, 0.5)
     drawing.write(picture, "step", right, base + 38, drawing.SOFT, 0.8, 1.0)
     for mark in marks:
-        for left in np.arange(_LEFT, right, 12):
+        for left in range(_LEFT, math.ceil(right), 12):
             drawing.line(picture, left, y(mark), min(left + 6, right), y(mark), drawing.SOFT)
         above = y(mark) - 6 if y(mark) - 6 > _TOP + 12 else y(mark) + 18
         drawing.write(picture, "blurred input", right, above, drawing.SOFT, 0.75, 1.0)

@@ -136,7 +136,7 @@ def _dotted(large: Pixels, result: Sampling, columns: int, scale: int) -> Pixels
         x, y = ((2 * at + 0.5 + 0.5) * scale - 0.5 for at in (column, row))
         for dx, dy in ((5, 0), (0, 5)):
             drawing.line(picture, x - dx, y - dy, x + dx, y + dy, _CENTRE)
-    return picture
+    return np.asarray(picture)
 
 
 def _dots(

@@ -93,4 +93,5 @@ class MotionGuide(nn.Module):
         """
         lay = getattr(network.neck, "lay_points", None)
         if lay is not None:
+            assert self.head.bias is not None
             lay(self.head.weight[3:5, :, 0, 0] / _SCALE, self.head.bias[3:5] / _SCALE)

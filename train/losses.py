@@ -71,7 +71,8 @@ def harm(restored: Tensor, blurred: Tensor, sharp: Tensor, sharpness: float = 1e
     square of what was wrong, for who restores a blur must dare to err. In the mean error of a
     patch the losses of such places vanish beside the gains of others.
     """
-    fields = [max(side // HARM_FIELD, 1) for side in sharp.shape[-2:]]
+    height, width = sharp.shape[-2:]
+    fields = max(height // HARM_FIELD, 1), max(width // HARM_FIELD, 1)
     before, after = (
         F.adaptive_avg_pool2d((picture - sharp).square().mean(1, keepdim=True), fields)
         for picture in (blurred, restored)

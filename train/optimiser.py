@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -76,7 +76,8 @@ def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
         # The quintic of the Muon report: steep at zero, and between 0.7 and 1.2 near one.
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return (x.mT if tall else x).float()
+    orthogonal: Tensor = (x.mT if tall else x).float()
+    return orthogonal
 
 
 def make(
@@ -88,7 +89,8 @@ def make(
     kernels between features are Muon's; those at the image, offsets, masks, biases and slopes stay
     Adam's.
     """
-    offsets = network.offset_parameters() if hasattr(network, "offset_parameters") else []
+    own: Callable[[], list[nn.Parameter]] | None = getattr(network, "offset_parameters", None)
+    offsets = own() if own is not None else []
     chosen = {id(p) for p in offsets}
     others = [p for p in network.parameters() if id(p) not in chosen]
     inner = []
@@ -101,6 +103,6 @@ def make(
     if offsets:
         groups.append({"params": offsets, "role": OFFSETS})
     betas = (recipe.beta1, recipe.beta2)
-    decay = {"weight_decay": recipe.weight_decay}
-    adam = torch.optim.Adam(groups, lr=recipe.rate, betas=betas, fused=True, **decay)
-    return [adam, Muon(inner, recipe.rate, **decay)] if inner else [adam]
+    decay = recipe.weight_decay
+    adam = torch.optim.Adam(groups, lr=recipe.rate, betas=betas, fused=True, weight_decay=decay)
+    return [adam, Muon(inner, recipe.rate, weight_decay=decay)] if inner else [adam]

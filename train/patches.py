@@ -120,9 +120,9 @@ def _turned(patch: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.ND
 
     The augmentation of SVDN, section 4.2.
     """
-    turned = np.rot90(patch, random.integers(4), axes=(1, 2))
+    turned = np.rot90(patch, int(random.integers(4)), axes=(1, 2))
     turned = turned[:, :, :: random.choice((-1, 1))]
-    return turned[..., random.permutation(3)]
+    return np.asarray(turned[..., random.permutation(3)])
 
 
 def _tensor(patches: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -177,11 +177,11 @@ class PatchSource:
         self._random = np.random.default_rng([recipe.seed, rank] if rank else recipe.seed)
         self._generator = torch.Generator(device).manual_seed(recipe.seed + 1_000_003 * rank)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """The random state, for `restore`."""
         return {"numpy": self._random.bit_generator.state, "torch": self._generator.get_state()}
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; the torch part only on the same kind of device."""
         self._random.bit_generator.state = state["numpy"]
         saved = state["torch"]
@@ -291,11 +291,11 @@ class Ahead:
         list(self._pool.map(lambda _: started.wait(), range(AHEAD)))
         torch.set_num_threads(threads)  # which is one number for threads that are yet to come
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """The random states before the batches that nobody has taken yet."""
         return {**self._states[0], "others": self._states[1:]}
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; before the first batch.
 
         Of a training on the CPU, which has one source, the others begin anew.
@@ -352,8 +352,8 @@ def validation_set(pack: Pack, recipe: Recipe) -> Exposure:
     )  # fmt: skip
     degradation = replace(recipe.degradation, blur=model)
     side = size + 2 * degradation.margin
-    pictures = [(picture,) for picture in pack.validation]
-    pictures = _usable(pictures, side, "validation", degradation.margin)
+    whole = [(picture,) for picture in pack.validation]
+    pictures = _usable(whole, side, "validation", degradation.margin)
     if not pictures:
         raise _nothing("validation")
     patches = _tensor(_draw(pictures, count, side, random)[:, 0], torch.device("cpu"))

@@ -39,7 +39,8 @@ def distance_to_flow(point: Tensor, flow: Tensor) -> Tensor:
     square = flow.square().sum(dim=-3, keepdim=True).clamp(min=_TINY)
     share = ((point * flow).sum(dim=-3, keepdim=True) / square).clamp(0, 1)
     # Unlike a square root, this norm has a gradient of zero at zero.
-    return torch.linalg.vector_norm(point - share * flow, dim=-3)
+    distance: Tensor = torch.linalg.vector_norm(point - share * flow, dim=-3)
+    return distance
 
 
 def sampling_points(offsets: Tensor) -> Tensor:

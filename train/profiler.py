@@ -123,11 +123,11 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
 }
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator: adds up multiply-accumulates, follows which tensors are alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs = self.moved = self.peak = self._alive = 0
         self._known: dict[int, weakref.finalize[..., Any]] = {}
 

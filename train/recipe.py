@@ -342,7 +342,7 @@ def _conflicts(recipe: Recipe) -> list[str]:
 
 def _network_problems(recipe: Recipe) -> list[str]:
     """Of a network's arguments together, and of patches that are too small for it."""
-    multiple = int(NETWORKS[recipe.network].multiple)  # type: ignore[arg-type]
+    multiple = int(NETWORKS[recipe.network].multiple)  # type: ignore[attr-defined]
     sides = {
         "data.patch": recipe.data.patch,
         "validation.size": recipe.validation.size,

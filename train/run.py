@@ -125,7 +125,7 @@ def _write(
         network=recipe.network,
         arguments=recipe.arguments,
         parameters=sum(p.numel() for p in network.parameters()),
-        multiple=int(NETWORKS[recipe.network].multiple),  # type: ignore[arg-type]
+        multiple=int(NETWORKS[recipe.network].multiple),  # type: ignore[attr-defined]
         weights=FileDigest(out.name, sha256(out), out.stat().st_size),
         recipe=recipes.as_table(recipe),
         data={"pack_sha256": pack.sha256, "files": pack.files["train"]},

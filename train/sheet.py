@@ -140,7 +140,8 @@ def make(picture: Path, out: Path, *, seed: int = 0, columns: int = 2) -> None:
 
     pixels = read_image(picture)
     check_writable(out)
-    pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    half = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    pixels = np.asarray(half, np.uint8)
     side = TILE + 2 * MARGIN
     if min(pixels.shape[:2]) < side:
         raise DataError(

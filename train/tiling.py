@@ -32,7 +32,8 @@ def _darkest_and_brightest(
     missing = max(random.uniform(0.0, 160.0) - (brightest - darkest).mean(), 0.0)
     # The one up and the other down alike, as far as 0 and 255 allow.
     lift = np.clip(brightest.mean() + missing / 2, missing, 255.0) - brightest.mean()
-    return np.clip([darkest + lift - missing, brightest + lift], 0.0, 255.0)
+    ends = np.stack((darkest + lift - missing, brightest + lift))
+    return np.asarray(np.clip(ends, 0.0, 255.0))
 
 
 def _texture(picture: Picture, random: np.random.Generator) -> Texture:
@@ -44,11 +45,11 @@ def _texture(picture: Picture, random: np.random.Generator) -> Texture:
         return picture[y : y + side, x : x + side].astype(np.float32)
     darkest, brightest = _darkest_and_brightest(picture, random)
     x, y = np.meshgrid(*2 * [np.arange(side) / side])
-    share = random.choice(((0.5, 0.5), random.uniform(0.2, 0.8, 2)))
+    share = random.choice(np.stack(((0.5, 0.5), random.uniform(0.2, 0.8, 2))))
     fields = (x < share[0]) ^ ((y < share[1]) & (random.random() < 0.7))
     noise = random.normal(0.0, random.uniform(0.0, 5.0), fields.shape)
     colour = np.where(fields[..., None], brightest, darkest) + noise[..., None]
-    return np.clip(colour, 0, 255).astype(np.float32)
+    return np.asarray(np.clip(colour, 0, 255), np.float32)
 
 
 @dataclass(frozen=True)

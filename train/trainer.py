@@ -123,7 +123,8 @@ def evaluate(network: nn.Module, pictures: Exposure, device: torch.device) -> Sc
             before_and_after = to_pixels(blurred), to_pixels(restored)
             rows.append([m(p, truth) for p in before_and_after for m in (finite_psnr, ssim)])
     network.train()
-    return Score(*(float(v) for v in np.mean(rows, axis=0)), images=len(rows))
+    psnr_input, ssim_input, psnr_output, ssim_output = (float(v) for v in np.mean(rows, axis=0))
+    return Score(psnr_input, ssim_input, psnr_output, ssim_output, len(rows))
 
 
 def exploded(score: Score, pictures: Exposure) -> bool:

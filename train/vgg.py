@@ -115,7 +115,8 @@ class VGG(nn.Module):
 
         The maps have the picture's type; under autocast they are rounded on the way.
         """
-        x = (image - self.mean) / self.deviation
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
+        x = (image - mean) / deviation
         x = x.contiguous(memory_format=torch.channels_last)
         features = {}
         for index, layer in enumerate(self._stack):

@@ -7,6 +7,7 @@ tap, taps run row by row, offset groups are outermost; a bilinear corner outside
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ def _columns_grid_sample(
     taps = kernel[0] * kernel[1]
     # bfloat16 holds whole pixels up to 256 only: positions and sums are float32 at least.
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    like = {"device": image.device, "dtype": offset.dtype}
+    like: dict[str, Any] = {"device": image.device, "dtype": offset.dtype}
     tap_y = torch.arange(kernel[0], **like).repeat_interleave(kernel[1]) * dilation[0] - padding[0]
     tap_x = torch.arange(kernel[1], **like).repeat(kernel[0]) * dilation[1] - padding[1]
     row = torch.arange(out_height, **like) * stride[0]
@@ -71,7 +72,7 @@ def _columns_compiled(
     image, offset, mask = (
         t.permute(0, 2, 3, 1).float().contiguous() for t in (image, offset, mask)
     )
-    columns: Tensor = deform_sample.SampleColumns.apply(
+    columns: Tensor = deform_sample.SampleColumns.apply(  # type: ignore[no-untyped-call]
         image, offset, mask, kernel, stride, padding, dilation, groups, dtype
     )
     return columns
@@ -85,7 +86,7 @@ def _columns_triton(
     from train.networks.deform_sample_triton import SampleColumns
 
     image, offset, mask = (t.permute(0, 2, 3, 1).contiguous() for t in (image, offset, mask))
-    columns: Tensor = SampleColumns.apply(
+    columns: Tensor = SampleColumns.apply(  # type: ignore[no-untyped-call]
         image, offset, mask, kernel, stride, padding, dilation, groups
     )
     return columns

@@ -87,7 +87,7 @@ class MaskedNormalisation(nn.Module):
         """(N, C, H, W) -> the same shape."""
         response = self.response_map(x)
         mask = (response > self.threshold).to(response.dtype)
-        y = self.gamma(response) * normalise_inside(x, mask) + self.beta(response)
+        y: Tensor = self.gamma(response) * normalise_inside(x, mask) + self.beta(response)
         return y.to(x.dtype)
 
 

@@ -86,7 +86,7 @@ class MSHF(nn.Module):
             scales.append(x)
         for up, fuse, finer in zip(self.up, self.fuse, scales[2:0:-1], strict=True):
             x = fuse(finer + up(x))
-        return x
+        return x  # type: ignore[no-any-return]
 
 
 class PlainEncoder(nn.Module):

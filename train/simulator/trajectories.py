@@ -159,4 +159,5 @@ def paths(length: Tensor, generator: torch.Generator, trajectory: str = "walk") 
         )
     steps = (path[:, 1:] - path[:, :-1]).norm(dim=-1).sum(dim=1)
     path = path * (length / steps)[:, None, None]
-    return path - path.mean(dim=1, keepdim=True)
+    centred: Tensor = path - path.mean(dim=1, keepdim=True)
+    return centred
