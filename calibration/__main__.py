@@ -48,7 +48,7 @@ def _collect(args: argparse.Namespace) -> int:
         raise OptionError(
             f"--count is {args.count}",
             expected=f"{FEWEST} or more",
-            mend="16 suit most cameras",
+            hint="16 suit most cameras",
         )
     size = frame_size.parse(args.size) if args.size is not None else None
     found = collect(args.source, args.count, size)
@@ -106,7 +106,7 @@ def _quantise(args: argparse.Namespace) -> None:
         raise OptionError(
             "it is not clear where the ranges come from",
             expected="either --frames, a calibration set, or --scales, a scales file",
-            mend="see `python -m calibration quantise --help`",
+            hint="see `python -m calibration quantise --help`",
         )
     given = {
         "--only": args.only, "--keep": args.keep, "--float-skips": args.float_skips,
@@ -117,13 +117,13 @@ def _quantise(args: argparse.Namespace) -> None:
         raise OptionError(
             f"{', '.join(settled)} beside --scales, a file in which that is settled",
             expected="options of choosing layers and ranges beside --frames alone",
-            mend="leave them out, or give --frames in place of --scales",
+            hint="leave them out, or give --frames in place of --scales",
         )
     if args.percentile is not None and args.method != "percentile":
         raise OptionError(
             f"--percentile beside --method {args.method}",
             expected="--percentile with the method percentile",
-            mend="add --method percentile, or leave --percentile out",
+            hint="add --method percentile, or leave --percentile out",
         )
     check_model_output(args.out)
     given_model = _model(args.model)
@@ -276,7 +276,7 @@ def _qat(args: argparse.Namespace) -> None:
         raise OptionError(
             f"the recipe trains {recipe.network}, the scales are of {scales.network}",
             expected="a recipe and scales of one network",
-            mend="name the recipe of this network, e.g. train/recipes/svdn_qat.toml",
+            hint="name the recipe of this network, e.g. train/recipes/svdn_qat.toml",
         )
     learnt = qat.trainable(scales)
     run.run(args, prepare=qat.attach(learnt))

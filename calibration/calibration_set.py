@@ -36,7 +36,7 @@ _KIND = Kind(
 FEWEST = 4
 """Frames of a set that can be used. Ranges from one or two would be those of a chance."""
 
-LEAST_CONTRAST = 2.0
+MIN_CONTRAST = 2.0
 """Standard deviation of the luma, in levels of 255, below which a frame shows nothing."""
 
 
@@ -85,7 +85,7 @@ class CalibrationSet:
                 raise DataError(
                     f"the frame '{name}' is {pixels.dtype} of shape {pixels.shape}",
                     expected="uint8 (height, width, 3), RGB, levels 0 to 255",
-                    mend="give the frames as the camera does; floats in [0, 1] times 255, rounded",
+                    hint="give the frames as the camera does; floats in [0, 1] times 255, rounded",
                 )
             described.append(CalibrationFrame(name, digest(pixels), measure(pixels)))
         if len(sizes := {pixels.shape[:2] for _, pixels in frames}) > 1:
@@ -93,7 +93,7 @@ class CalibrationSet:
             raise DataError(
                 f"the calibration frames have several sizes: {listed}",
                 expected="frames of one size, height x width",
-                mend="crop them with --size HxW",
+                hint="crop them with --size HxW",
             )
         check(described, [pixels for _, pixels in frames])
         return cls(np.stack([pixels for _, pixels in frames]), tuple(described))
@@ -133,7 +133,7 @@ class CalibrationSet:
             raise DataError(
                 f"the frames in '{path}' are not those that were packed",
                 expected="uint8 frames with the hashes that its header lists",
-                mend="copy the file again, or collect the frames anew",
+                hint="copy the file again, or collect the frames anew",
             )
         check(list(frames), list(pixels))
         return cls(pixels, frames)
@@ -148,14 +148,14 @@ def check(frames: list[CalibrationFrame], pixels: Sequence[Pixels]) -> None:
         raise DataError(
             f"there are {len(frames)} calibration frames",
             expected=f"{FEWEST} or more, 16 or more for a camera in daily use",
-            mend="collect from more footage: python -m calibration collect SOURCE",
+            hint="collect from more footage: python -m calibration collect SOURCE",
         )
-    flat = [frame.name for frame in frames if frame.statistics.contrast < LEAST_CONTRAST]
+    flat = [frame.name for frame in frames if frame.statistics.contrast < MIN_CONTRAST]
     if flat:
         raise DataError(
             f"{len(flat)} of {len(frames)} calibration frames show nothing: {', '.join(flat[:4])}",
-            expected=f"a luma that varies by {LEAST_CONTRAST:g} levels or more",
-            mend="collect again; `python -m calibration collect` leaves such frames out",
+            expected=f"a luma that varies by {MIN_CONTRAST:g} levels or more",
+            hint="collect again; `python -m calibration collect` leaves such frames out",
         )
     if (count := len(different(pixels))) < FEWEST:
         noun = "one is" if count == 1 else f"{count} are"
@@ -163,7 +163,7 @@ def check(frames: list[CalibrationFrame], pixels: Sequence[Pixels]) -> None:
             f"of the {len(frames)} calibration frames only {noun} different; the others show the "
             "same",
             expected=f"{FEWEST} different ones or more, 16 or more for a camera in daily use",
-            mend="collect from footage in which the camera or the scene moves",
+            hint="collect from footage in which the camera or the scene moves",
         )
 
 

@@ -76,7 +76,7 @@ def check(
     gate.check_cards(reference_card, card)
     if options.images is not None and options.images < 1:
         raise OptionError(
-            f"--images is {options.images}", expected="1 or more", mend="leave it out for all pairs"
+            f"--images is {options.images}", expected="1 or more", hint="leave it out for all pairs"
         )
     sets = {
         name: spread(find_pairs(folder), options.images)
@@ -119,7 +119,7 @@ class Incomplete(DataError):
             + "".join(f"\n    {line}" for line in missing[:_SHOWN])
             + more,
             expected="pairs of images that can be read and that the graphs take",
-            mend="correct or remove these pairs and check again",
+            hint="correct or remove these pairs and check again",
         )
 
 
@@ -132,7 +132,7 @@ def _set_names(folders: Sequence[Path]) -> list[str]:
         raise OptionError(
             f"two of the folders with pairs are called '{max(names, key=names.count)}'",
             expected="folders that can be told apart, each given once",
-            mend="name each once with --pairs, or rename one",
+            hint="name each once with --pairs, or rename one",
         )
     return names
 
@@ -175,7 +175,7 @@ def _check_twin(
         f"the twin '{twin_card.onnx.file}' {problem} than '{card.onnx.file}'",
         expected="the DeformConv or GridSample form of the same weights, of the same precision, "
         "with the same scales",
-        mend="quantise that form with the same --scales",
+        hint="quantise that form with the same --scales",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.calibration_set import FEWEST, LEAST_CONTRAST, CalibrationSet, digest
+from calibration.calibration_set import FEWEST, MIN_CONTRAST, CalibrationSet, digest
 from calibration.statistics import Statistics, different, luma, measure
 from edge_restore.errors import DataError, SourceError
 from edge_restore.frames import Pixels
@@ -81,7 +81,7 @@ def _too_few(source: str, count: int, left_out: dict[str, str], warnings: list[s
     return DataError(
         found + "".join(f"\n    {line}" for line in [*warnings, *listed][:8]),
         expected=f"{FEWEST} or more different ones with something to see, of the size asked for",
-        mend="name more footage, in which the camera or the scene moves, or a smaller --size",
+        hint="name more footage, in which the camera or the scene moves, or a smaller --size",
     )
 
 
@@ -139,7 +139,7 @@ def _usable(
             left_out[name] = f"{height}x{width} is smaller than {size[0]}x{size[1]}"
             continue
         middle = pixels[top : top + size[0], left : left + size[1]]
-        if (contrast := float(luma(middle).std())) < LEAST_CONTRAST:
+        if (contrast := float(luma(middle).std())) < MIN_CONTRAST:
             left_out[name] = f"shows nothing: its levels vary by {contrast:.1f}"
             continue
         middle = np.ascontiguousarray(middle)

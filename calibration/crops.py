@@ -40,7 +40,7 @@ def read(folder: Path, images: int, side: int) -> list[Crop]:
         raise OptionError(
             f"{images} crops of {side} pixels",
             expected="1 or more, of 64 pixels or more",
-            mend="leave --images and --crop away for 8 of 256",
+            hint="leave --images and --crop away for 8 of 256",
         )
     crops = []
     for pair in spread(find_pairs(folder), images):

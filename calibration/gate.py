@@ -137,7 +137,7 @@ def check_cards(reference: ModelCard, int8: ModelCard) -> None:
         raise ModelError(
             problem,
             expected="an INT8 graph, and the FP32 graph of the same weights and form",
-            mend="name the FP32 model that it was made from with --reference",
+            hint="name the FP32 model that it was made from with --reference",
         )
 
 
@@ -147,7 +147,7 @@ def runner(path: Path, model: onnx.ModelProto, card: ModelCard) -> Runner:
         raise ModelError(
             f"'{path}' has nodes of our plugin, which ONNX Runtime cannot run",
             expected="a form that it can run, with the same scales and weights",
-            mend="quantise the GridSample form with the same --scales, and name it with --twin",
+            hint="quantise the GridSample form with the same --scales, and name it with --twin",
         )
     if card.floating == "fp16":
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)

@@ -17,7 +17,7 @@ from edge_restore.report import cells
 SIZE = (720, 1280)
 """(height, width) of the frame that both engines restore."""
 
-LEAST_GAIN = 1.05
+MIN_GAIN = 1.05
 """How many times as fast INT8 must be: for less, what it loses is not worth it."""
 
 NO_GPU = "not measured: no GPU on this machine"
@@ -58,11 +58,11 @@ def of_engines(int8: Path, fp16: Path | None) -> tuple[str, bool]:
 def compared(things: Mapping[str, Callable[[], object]], where: str) -> tuple[str, bool]:
     """The verdict over two networks that run when called, "INT8" and "FP16".
 
-    INT8 has to be `LEAST_GAIN` times as fast even in the least favourable draw of the rounds.
+    INT8 has to be `MIN_GAIN` times as fast even in the least favourable draw of the rounds.
     """
     timings = timing.measure(things)
     ratio, low, _ = timing.ratio_interval(timings["FP16"], timings["INT8"])
     times = ", ".join(f"{n} {cells.milliseconds(t.median_ms)} ms" for n, t in timings.items())
     count = len(timings["INT8"].samples_ms)
     told = f"{times}: {ratio:.2f} times as fast (p50 of {count}, network alone, {where})"
-    return told, low < LEAST_GAIN
+    return told, low < MIN_GAIN

@@ -72,7 +72,7 @@ def check(model: onnx.ModelProto) -> None:
         raise ModelError(
             "the graph is quantised already",
             expected="a floating-point graph",
-            mend="quantise the graph that `python -m export` wrote",
+            hint="quantise the graph that `python -m export` wrote",
         )
     foreign = sorted({n.op_type for n in model.graph.node if n.domain not in ("", "ai.onnx")})
     if foreign or "GridSample" in operators:
@@ -80,19 +80,19 @@ def check(model: onnx.ModelProto) -> None:
         raise ModelError(
             f"the graph has {named} nodes, which hide what is an offset",
             expected="a graph with standard DeformConv nodes, to choose layers and ranges by",
-            mend="quantise the DeformConv form, then this one with the --scales of the first",
+            hint="quantise the DeformConv form, then this one with the --scales of the first",
         )
     if any(a.type in (a.GRAPH, a.GRAPHS) for n in model.graph.node for a in n.attribute):
         raise ModelError(
             "the graph has subgraphs (If, Loop)",
             expected="a plain graph, as `python -m export` writes it",
-            mend="export the network with this project",
+            hint="export the network with this project",
         )
     if any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer):
         raise ModelError(
             "the graph is typed FP16",
             expected="a float32 graph, to choose layers and ranges by",
-            mend="quantise the FP32 graph, then this one with the --scales of the first",
+            hint="quantise the FP32 graph, then this one with the --scales of the first",
         )
 
 
@@ -205,6 +205,6 @@ def _shapes(model: onnx.ModelProto, multiple: int) -> dict[str, list[int]]:
         raise ModelError(
             f"the shape of '{lacking[0]}' cannot be inferred",
             expected="a graph as `python -m export` writes it",
-            mend="export the network with this project",
+            hint="export the network with this project",
         )
     return shapes

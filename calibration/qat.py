@@ -73,7 +73,7 @@ def attach(scales: Scales) -> Callable[[nn.Module], None]:
                 raise ModelError(
                     f"the network has no convolution '{_path(name)}', which the scales name",
                     expected=f"scales of {type(network).__name__}",
-                    mend="find the scales on a graph of this network",
+                    hint="find the scales on a graph of this network",
                 )
             layer.__class__ = Int8Conv2d
             layer.step = step  # type: ignore[assignment]
@@ -85,7 +85,7 @@ def attach(scales: Scales) -> Callable[[nn.Module], None]:
                     f"the scales name the skip connection of '{name}', which is no block's whose "
                     "first convolution has a scale",
                     expected=f"scales of {type(network).__name__}",
-                    mend="find the scales on a graph of this network",
+                    hint="find the scales on a graph of this network",
                 )
             module.register_forward_pre_hook(_Rounding(given))
 

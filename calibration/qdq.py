@@ -56,7 +56,7 @@ def place(
             f"the graph has no node '{lacking[0]}', which the scales name"
             + (f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""),
             expected="another form of the graph that the scales were found on",
-            mend="export it from the same weights with this version",
+            hint="export it from the same weights with this version",
         )
     placing = _Placing(made)
     for name, step in layers.items():

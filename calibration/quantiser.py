@@ -53,13 +53,13 @@ def choose(
             raise OptionError(
                 f"the graph has no convolution '{name}'",
                 expected="names as `python -m calibration layers MODEL` prints them",
-                mend="correct the name",
+                hint="correct the name",
             )
         if name in only and known[name].kept:
             raise OptionError(
                 f"'{name}' stays in floating point: {known[name].kept}",
                 expected="interior convolutions",
-                mend="leave the name out",
+                hint="leave the name out",
             )
     chosen = [
         layer for layer in found
@@ -69,7 +69,7 @@ def choose(
         raise OptionError(
             "no convolution is left to quantise",
             expected="one or more interior convolutions",
-            mend="name fewer with --keep",
+            hint="name fewer with --keep",
         )
     return chosen
 
@@ -129,7 +129,7 @@ def steps_of(
                 raise DataError(
                     f"the tensor '{name}' holds nothing but {value:g} on the calibration frames",
                     expected="finite values other than zero",
-                    mend="collect other frames, or leave the layer out with --keep",
+                    hint="collect other frames, or leave the layer out with --keep",
                 )
         histograms = {name: Histogram.empty(value) for name, value in greatest.items()}
         for pixels in frames.pixels:
@@ -162,13 +162,13 @@ def write(
             f"the scales are of other weights ({scales.weights_sha256[:12]}...) than "
             f"'{card.onnx.file}' ({card.weights.sha256[:12]}...)",
             expected="scales that were found on a graph of the same weights",
-            mend="export both graphs from one file, and find the scales anew",
+            hint="export both graphs from one file, and find the scales anew",
         )
     if scales.network != card.network:
         raise ModelError(
             f"the scales are of '{scales.network:.60}', and '{card.onnx.file}' is {card.network}",
             expected="scales that were found on a graph of the same network",
-            mend="find the scales anew",
+            hint="find the scales anew",
         )
     if card.precision == "int8":
         graph_layers.check(model)  # says so

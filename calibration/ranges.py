@@ -79,7 +79,7 @@ def threshold(histogram: Histogram, method: str, percentile: float = PERCENTILE)
         raise OptionError(
             f"there is no calibration method '{method}'",
             expected=f"one of {', '.join(METHODS)}",
-            mend="mse suits restoration; see docs/int8.md",
+            hint="mse suits restoration; see docs/int8.md",
         )
     if method == "minmax" or histogram.greatest <= 0 or not histogram.counts.sum():
         return histogram.greatest
@@ -88,7 +88,7 @@ def threshold(histogram: Histogram, method: str, percentile: float = PERCENTILE)
             raise OptionError(
                 f"a percentile of {percentile}",
                 expected="above 0, up to 100",
-                mend="99.99 keeps all but the rarest magnitudes",
+                hint="99.99 keeps all but the rarest magnitudes",
             )
         shares = np.cumsum(histogram.counts) / histogram.counts.sum()
         last = int(np.searchsorted(shares, percentile / 100))

@@ -59,7 +59,7 @@ class Runner:
                 f"ONNX Runtime {ort.__version__} cannot run the graph: "
                 f"{str(error).splitlines()[0]}",
                 expected="an ONNX Runtime with every operator of the graph",
-                mend="pip install --upgrade onnxruntime; graphs with our plugin's nodes are run by "
+                hint="pip install --upgrade onnxruntime; graphs with our plugin's nodes are run by "
                 "engines alone",
             ) from error
 
@@ -88,5 +88,5 @@ class Runner:
                 f"the graph takes {fixed[0]}x{fixed[1]} only; a frame, padded, is "
                 f"{padded.shape[0]}x{padded.shape[1]}",
                 expected="frames of the graph's size",
-                mend="collect with --size HxW, or export with dynamic height and width",
+                hint="collect with --size HxW, or export with dynamic height and width",
             )

@@ -95,5 +95,5 @@ class Scales:
 
 def _bad(path: Path, problem: str) -> DataError:
     return DataError(
-        f"'{path}' is not a scales file: {problem}", expected=_KIND.expected, mend=_KIND.mend
+        f"'{path}' is not a scales file: {problem}", expected=_KIND.expected, hint=_KIND.hint
     )

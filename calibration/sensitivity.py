@@ -123,9 +123,9 @@ class NothingWithin(OptionError):
         measured: every layer's cost, as a table.
     """
 
-    def __init__(self, measured: str, found: str, *, expected: str, mend: str) -> None:
+    def __init__(self, measured: str, found: str, *, expected: str, hint: str) -> None:
         self.measured = measured
-        super().__init__(found, expected=expected, mend=mend)
+        super().__init__(found, expected=expected, hint=hint)
 
 
 class Interrupted(Exception):
@@ -205,7 +205,7 @@ def measure(
             tables(alone, frontier),
             f"no layer can be INT8 within {options.budget:g} dB; the least loss is {best:.3f} dB",
             expected="a budget that one layer keeps",
-            mend="give a larger --min-psnr, other calibration frames, or train with quantisation: "
+            hint="give a larger --min-psnr, other calibration frames, or train with quantisation: "
             "python -m calibration qat",
         )
     sensitivity = Sensitivity(

@@ -415,5 +415,5 @@ def _check_image(image: Pixels) -> None:
     raise DataError(
         f"the image is {found}",
         expected="an array of uint8, (height, width, 3), RGB",
-        mend="convert it: OpenCV has BGR (image[..., ::-1]), networks have floats from 0 to 1",
+        hint="convert it: OpenCV has BGR (image[..., ::-1]), networks have floats from 0 to 1",
     )

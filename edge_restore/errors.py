@@ -18,7 +18,7 @@
     │       └── MissingLibrary  a TensorRT library (engine/flavour.py)
     └── InternalError        our own bug; exit code 1, with a traceback
 
-Every `UserError` says three things: what was found, what was expected, how to mend it.
+Every `UserError` says what was found and what was expected, and mostly has a hint.
 """
 
 from __future__ import annotations
@@ -85,17 +85,18 @@ class UserError(EdgeRestoreError):
     Args:
         found: what is there, naming the file or the value.
         expected: what would have been usable.
-        mend: what to do about it.
+        hint: what to do about it; empty when there is nothing to say.
     """
 
     exit_code = 2
 
-    def __init__(self, found: str, *, expected: str, mend: str) -> None:
+    def __init__(self, found: str, *, expected: str, hint: str = "") -> None:
         # They name files and quote libraries, whose control characters are shown.
         self.found = shown_lines(found)
         self.expected = shown_lines(expected)
-        self.mend = shown_lines(mend)
-        super().__init__(f"{self.found}\n  expected: {self.expected}\n  to mend:  {self.mend}")
+        self.hint = shown_lines(hint)
+        text = f"{self.found}\n  expected: {self.expected}"
+        super().__init__(text + (f"\n  hint:     {self.hint}" if hint else ""))
 
 
 class SourceError(UserError):
@@ -150,7 +151,7 @@ class DependencyError(UserError):
         super().__init__(
             f"the package '{package}' {state}",
             expected=f"'{package}', which {needed_for} needs",
-            mend=hint or install,
+            hint=hint or install,
         )
 
 

@@ -20,20 +20,20 @@ class StageClock:
     A stamp is taken where the thing happens (the decoder stamps decoding), never by an observer.
     """
 
-    begun: dict[str, int] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
+    started: dict[str, int] = field(default_factory=dict)
+    finished: dict[str, int] = field(default_factory=dict)
 
     def begin(self, stage: str) -> None:
         """Stamp the entry into `stage`."""
-        self.begun[stage] = time.perf_counter_ns()
+        self.started[stage] = time.perf_counter_ns()
 
     def end(self, stage: str) -> None:
         """Stamp the exit from `stage`."""
-        self.ended[stage] = time.perf_counter_ns()
+        self.finished[stage] = time.perf_counter_ns()
 
     def milliseconds(self, stage: str) -> float:
         """Time spent in `stage`, in ms; KeyError when the frame did not pass it."""
-        return (self.ended[stage] - self.begun[stage]) / 1e6
+        return (self.finished[stage] - self.started[stage]) / 1e6
 
 
 @dataclass(slots=True)

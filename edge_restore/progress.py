@@ -43,12 +43,12 @@ class Progress:
         if self._stream is not None and not self._stream.closed:
             self._terminal = self._stream.isatty()
         self._pause = _REDRAW_SECONDS if self._terminal else _LINE_SECONDS
-        self._begun = self._shown = time.monotonic()
+        self._started = self._shown = time.monotonic()
         self._note = ""
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
-        self._begun = self._shown = time.monotonic()
+        self._started = self._shown = time.monotonic()
         if self._terminal:
             self._show()
         return self
@@ -74,7 +74,7 @@ class Progress:
 
     def line(self, last: bool = False) -> str:
         """The present state as one line of text, e.g. "restoring 12/48 frames 25%, 3.1/s, ..."."""
-        seconds = max(time.monotonic() - self._begun, 1e-9)
+        seconds = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._before) / seconds
         # A container's own count may be wrong: one that was passed says nothing any more.
         known = self.total is not None and self.total > 0 and self.done <= self.total

@@ -138,7 +138,7 @@ def compare(
     pictures = {name: restore(frame) for name, restore in found.items()}
     reference = next(iter(pictures.values()))
     things = {name: (lambda restore=restore: restore(frame)) for name, restore in found.items()}
-    timings = timing.measure(things, samples=samples, greatest_seconds=seconds)
+    timings = timing.measure(things, samples=samples, max_seconds=seconds)
     return timings, {name: psnr(p, reference) for name, p in pictures.items()}
 
 
@@ -163,7 +163,7 @@ def _on_a_gpu(network: torch.nn.Module, layer: Any = None) -> torch.nn.Module:
     if not torch.cuda.is_available():
         raise BackendError(
             "no NVIDIA GPU that torch can use", expected="one, and a torch built for it",
-            mend="nothing, if there is none",
+            hint="nothing, if there is none",
         )  # fmt: skip
     moved = copy.deepcopy(network).half().cuda()
     for module in moved.modules():

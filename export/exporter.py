@@ -144,14 +144,14 @@ def _load(network_name: str, weights: Path) -> tuple[nn.Module, WeightsCard]:
         raise OptionError(
             f"no network is called '{network_name}'",
             expected="one of: " + ", ".join(NETWORKS),
-            mend="choose one of these names",
+            hint="choose one of these names",
         )
     network, card = weights_files.load(weights)
     if card.network != network_name:
         raise ModelError(
             f"'{weights}' holds weights of {card.network}, not of {network_name}",
             expected=f"weights whose card says {network_name}",
-            mend=f"python -m export {card.network} --weights {weights}, or name other weights",
+            hint=f"python -m export {card.network} --weights {weights}, or name other weights",
         )
     return network, card
 

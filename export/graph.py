@@ -56,14 +56,14 @@ def build(
         raise OptionError(
             f"opset {opset} cannot be exported",
             expected=f"{OPSETS[0]} (the first with DeformConv) to {OPSETS[-1]}",
-            mend="leave --opset away; engines without DeformConv take --deformable GridSample",
+            hint="leave --opset away; engines without DeformConv take --deformable GridSample",
         )
     if size is not None and (min(size) < 1 or any(side % multiple for side in size)):
         nearest = "x".join(str(max(1, -(-side // multiple)) * multiple) for side in size)
         raise OptionError(
             f"the size {size[0]}x{size[1]} does not suit the network",
             expected=f"a height and a width that are multiples of {multiple}",
-            mend=f"use --size {nearest}; frames of other sizes are padded to it when it runs",
+            hint=f"use --size {nearest}; frames of other sizes are padded to it when it runs",
         )
     model = _trace(_Form(_exportable(network), form), multiple, form, size, opset)
     _name_nodes(model)

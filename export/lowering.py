@@ -96,7 +96,7 @@ def check_opset(opset: int) -> None:
             f"GridSample of opset {opset} calls its mode 'linear', which TensorRT 10.1 to 10.13 "
             "and 11.1 and TensorRT-RTX 1.4 and 1.5 take for nearest neighbor",
             expected=f"opset {NEWEST_OPSET}, in which it is 'bilinear' for all of them",
-            mend=f"leave --opset out, or use --opset {NEWEST_OPSET}",
+            hint=f"leave --opset out, or use --opset {NEWEST_OPSET}",
         )
 
 
@@ -129,7 +129,7 @@ class _Layer:
             raise ModelError(
                 f"the weight '{weight_name}' of the node '{node.name}' is not a float32 constant",
                 expected="a DeformConv whose weight is a float32 initializer",
-                mend="lower the graph as it was exported, before it is typed or quantised",
+                hint="lower the graph as it was exported, before it is typed or quantised",
             )
         values = numpy_helper.to_array(weight)
         return cls(

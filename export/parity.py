@@ -21,7 +21,7 @@ from train.networks.deform_conv import DeformConv2d
 TOLERANCE = 1e-4
 """Of an FP32 graph's output on a scale of [0, 1]."""
 
-LEAST_PSNR = 60.0
+MIN_PSNR = 60.0
 """Of an FP16 graph's output against torch's in float32, both clipped to [0, 1], in dB. At 60 dB the
 error is a quarter of an 8-bit level (root mean square)."""
 
@@ -65,7 +65,7 @@ def check(
     graph, so it is made an output beside the image; then the image must be exactly that tensor,
     clipped and rounded.
 
-    An FP32 graph may differ by `TOLERANCE` anywhere; an FP16 one must reach `LEAST_PSNR`. ONNX
+    An FP32 graph may differ by `TOLERANCE` anywhere; an FP16 one must reach `MIN_PSNR`. ONNX
     Runtime's CPU provider rounds FP16 tensors (see `edge_restore.engine.rounding`) but sums in
     FP32, so this says what the types cost, and not how a GPU's FP16 sums round.
 
@@ -93,7 +93,7 @@ def check(
             raise ModelError(
                 f"the network's output is not finite for a frame of {height}x{width}",
                 expected="weights that give finite numbers",
-                mend="train again, or export an earlier checkpoint of these weights",
+                hint="train again, or export an earlier checkpoint of these weights",
             )
         found.append(_compare(session, pixels, expected, multiple, form, name, precision))
         reach = max(reach, offset)
@@ -114,14 +114,14 @@ def _compare(
     difference = float(np.abs(found - expected).max())
     psnr = _psnr(found, expected) if precision == "fp16" else None
     # So written, NaN fails.
-    if not (difference <= TOLERANCE if psnr is None else psnr >= LEAST_PSNR):
+    if not (difference <= TOLERANCE if psnr is None else psnr >= MIN_PSNR):
         off = f"by {difference:.2g}" if psnr is None else f"to {psnr:.1f} dB of PSNR"
-        bar = f"at most {TOLERANCE:g}" if psnr is None else f"at least {LEAST_PSNR:g} dB"
+        bar = f"at most {TOLERANCE:g}" if psnr is None else f"at least {MIN_PSNR:g} dB"
         raise ModelError(
             f"{where} computes something else than the network: ONNX Runtime and torch differ "
             f"{off} at {height}x{width}; nothing was written",
             expected=f"{bar} on a scale of [0, 1]",
-            mend="try another --opset, other versions of torch and onnxruntime, or report this"
+            hint="try another --opset, other versions of torch and onnxruntime, or report this"
             if psnr is None
             else "export with --precision fp32",
         )
@@ -133,7 +133,7 @@ def _compare(
                 f"{where} rounds wrongly: {wrong} values differ at {height}x{width}; "
                 "nothing was written",
                 expected="the network's output, clipped to [0, 1], times 255, rounded",
-                mend="try another --opset, another version of onnxruntime, or report this",
+                hint="try another --opset, another version of onnxruntime, or report this",
             )
     return Parity(height=height, width=width, max_abs_difference=difference, psnr=psnr)
 
@@ -171,7 +171,7 @@ def _session(given: onnx.ModelProto, form: str, precision: str) -> Any:
             f"ONNX Runtime {onnxruntime.__version__} cannot run the graph to check it: "
             f"{str(error).splitlines()[0]}",
             expected="an ONNX Runtime with every operator (DeformConv came with 1.24)",
-            mend="pip install --upgrade onnxruntime on Python 3.11 or later, "
+            hint="pip install --upgrade onnxruntime on Python 3.11 or later, "
             "or --deformable GridSample",
         ) from error
 

@@ -204,5 +204,5 @@ def _unfit(node: onnx.NodeProto, problem: str, expected: str) -> ModelError:
     return ModelError(
         f"the node '{node.name}' (DeformConv) cannot become our plugin: {problem}",
         expected=expected,
-        mend="export with --deformable GridSample, which takes every DeformConv",
+        hint="export with --deformable GridSample, which takes every DeformConv",
     )

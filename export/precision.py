@@ -142,7 +142,7 @@ def _check(model: onnx.ModelProto) -> None:
         raise ModelError(
             "the graph is typed or quantised already",
             expected="a float32 graph",
-            mend="type the graph as it was exported",
+            hint="type the graph as it was exported",
         )
 
 
@@ -302,7 +302,7 @@ class _Typing:
                 raise ModelError(
                     f"the constant '{name}' holds {np.abs(values).max():.3g}",
                     expected=f"constants that fit into FP16, at most {GREATEST:g}",
-                    mend="export with --precision fp32, or train again with weight decay",
+                    hint="export with --precision fp32, or train again with weight decay",
                 )
             self.made[half] = numpy_helper.from_array(values.astype(np.float16), half)
         return half

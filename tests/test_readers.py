@@ -263,14 +263,14 @@ def test_damaged_file_is_a_message_or_accepted(
     wrong = []
     for what, content in _damages(sound, path.suffix):
         path.write_bytes(content)
-        begun = time.process_time()
+        started = time.process_time()
         try:
             reader.read(path)
         except UserError as error:
             str(error).encode()
         except Exception as error:  # the fault that is looked for
             wrong.append(f"{what}: {type(error).__name__}: {error}"[:300])
-        if (took := time.process_time() - begun) > MOST_SECONDS:
+        if (took := time.process_time() - started) > MOST_SECONDS:
             wrong.append(f"{what}: took {took:.1f} s")
     assert not wrong, "\n".join(wrong[:20])
 

@@ -43,7 +43,7 @@ def _pack(args: argparse.Namespace) -> None:
         raise OptionError(
             "--photos or --h264 without --dataset",
             expected="--dataset NAME, whose pairs they are for",
-            mend="name folders of photos and clips without --photos",
+            hint="name folders of photos and clips without --photos",
         )
     if args.dataset is None:
         refuse_unused(args, ("--split",), beside="photos and clips without --dataset")
@@ -121,7 +121,7 @@ def _blur(args: argparse.Namespace) -> None:
             "blur needs a place for its result",
             expected="either --out FOLDER for pairs, or --sheet FILE.jpg for a picture of the "
             "simulator",
-            mend="give one of them",
+            hint="give one of them",
         )
     if args.sheet is not None:
         refuse_unused(args, _OF_PAIRS, beside="--sheet")

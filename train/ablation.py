@@ -111,7 +111,7 @@ def _row(entry: dict[str, Any], shared: dict[str, Any], vgg_file: str) -> Row:
             TrainingLoss(network, LossRecipe(trust_ratio=recipe.loss.trust_ratio))
         except RecipeError as error:
             raise RecipeError(
-                f"{origin}: {error.found}", expected=error.expected, mend=error.mend
+                f"{origin}: {error.found}", expected=error.expected, hint=error.hint
             ) from error
     parameters = sum(p.numel() for p in network.parameters())
     return Row(entry["name"], recipe, parameters, entry.get("psnr"), entry.get("ssim"))
@@ -182,7 +182,7 @@ def parse(table: dict[str, Any], origin: str, vgg_file: str = "") -> Ablation:
         raise RecipeError(
             f"ablation {origin} has {len(errors)} mistake(s):\n    " + recipes.listed(errors),
             expected="a title, what was measured, a recipe and rows, as in train/ablations/",
-            mend="correct what is named above",
+            hint="correct what is named above",
         )
     return Ablation(table["title"], table["measured"], tuple(rows))
 

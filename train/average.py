@@ -40,7 +40,7 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
     """
     if not 0 <= share <= 1:
         raise OptionError(
-            f"a share of {share}", expected="0 to 1, of the second weights", mend="such as 0.5"
+            f"a share of {share}", expected="0 to 1, of the second weights", hint="such as 0.5"
         )
     check_writable(out, ModelError)
     (network, card), (other, theirs) = weights.load(first), weights.load(second)
@@ -50,13 +50,13 @@ def average(first: Path, second: Path, share: float, data: Path, out: Path, comm
             f"'{first}' is {card.network} {card.arguments}, "
             f"'{second}' {theirs.network} {theirs.arguments}",
             expected="two weights of the same network",
-            mend="name weights of which one was trained from the other",
+            hint="name weights of which one was trained from the other",
         )
     if not theirs.scores:
         raise CardError(
             f"'{card_path(second)}' has no scores",
             expected="the card of a training, with the set that its weights were scored on",
-            mend="copy the card that was written with these weights",
+            hint="copy the card that was written with these weights",
         )
     ends = network.state_dict(), other.state_dict()
     mixed: dict[str, Tensor] = {

@@ -87,7 +87,7 @@ class BlurModel:
             raise OptionError(
                 f"no trajectory is called '{self.trajectory}'",
                 expected="one of: " + ", ".join(TRAJECTORIES),
-                mend="choose one of these names",
+                hint="choose one of these names",
             )
 
     @classmethod
@@ -101,7 +101,7 @@ class BlurModel:
             raise OptionError(
                 f"no blur severity is called '{severity}'",
                 expected="one of: " + ", ".join(SEVERITIES),
-                mend="choose one of these names",
+                hint="choose one of these names",
             )
         shortest, longest = SEVERITIES[severity]
         return cls(shortest=shortest, longest=longest, still=0.0, trajectory=trajectory)

@@ -88,7 +88,7 @@ def load(
             raise DataError(
                 f"{path} belongs to another {what}",
                 expected="the recipe, pack and number of processes that made the checkpoint",
-                mend="give another --out folder, or --init with the weights to start from them",
+                hint="give another --out folder, or --init with the weights to start from them",
             )
     with fitting(path):
         _check_finite(state, "it")

@@ -89,7 +89,7 @@ def read(path: Path) -> Log:
             f"'{path}' has no line of a validation",
             expected="lines like: step 1000 3.2 min loss 0.1 rate 1e-03 PSNR 26.3 dB (+0.1) "
             "SSIM 0.71",
-            mend="name the file that keeps what `python -m train RECIPE` printed",
+            hint="name the file that keeps what `python -m train RECIPE` printed",
         )
     if unread:
         print(

@@ -113,7 +113,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
             raise DataError(
                 f"'{pictures[name]}' and '{path}' have one name but for their suffixes",
                 expected="one picture of each name on each side",
-                mend="rename one of them, or move it away",
+                hint="rename one of them, or move it away",
             )
         pictures[name] = path
     return pictures
@@ -168,7 +168,7 @@ def _gopro(root: Path, found: _Found, blurred: str = "blur") -> None:
                 raise DataError(
                     f"{len(odd)} frame(s) without a number: {_some(odd)}",
                     expected="frames called by their numbers, such as 000047.png",
-                    mend="unpack GOPRO_Large.zip anew, or read these folders with --dataset pairs",
+                    hint="unpack GOPRO_Large.zip anew, or read these folders with --dataset pairs",
                 )
             found.match(degraded, sharp, split, clip.name, consecutive=True)
 
@@ -245,7 +245,7 @@ def _plain(root: Path, found: _Found) -> None:
                 f"{folder} has more than one couple of folders: "
                 + "; ".join(" and ".join(couple) for couple in couples),
                 expected="one of them",
-                mend="move the other one away",
+                hint="move the other one away",
             )
         for degraded, sharp in couples:
             name = {"": "train", "val": "validation"}.get(split, split)
@@ -292,7 +292,7 @@ def read(dataset: str, root: Path) -> list[Pair]:
         raise DataError(
             f"no data set is called '{dataset}'",
             expected="one of: " + ", ".join(DATASETS),
-            mend="choose one of these names; 'pairs' reads any two folders with equal names",
+            hint="choose one of these names; 'pairs' reads any two folders with equal names",
         )
     reader, layout = _READERS[dataset]
     found = _Found()
@@ -301,13 +301,13 @@ def read(dataset: str, root: Path) -> list[Pair]:
         raise DataError(
             f"{len(found.alone)} picture(s) of {root} have no counterpart: {_some(found.alone)}",
             expected="the same names on the degraded and on the sharp side, and all listed files",
-            mend="complete the data set (unpack it anew), or remove the pictures named above",
+            hint="complete the data set (unpack it anew), or remove the pictures named above",
         )
     if not found.pairs:
         raise DataError(
             f"{root} has no pair of {dataset}",
             expected=f"{layout} in it",
-            mend="name the folder that holds these, or read the layout in train/datasets.py",
+            hint="name the folder that holds these, or read the layout in train/datasets.py",
         )
     return found.pairs
 
@@ -346,5 +346,5 @@ class PairImages:
             raise DataError(
                 f"{len(unequal)} pair(s) of unequal sizes: {_some(unequal)}",
                 expected="degraded and sharp picture of one size",
-                mend="remove or replace the pairs named above",
+                hint="remove or replace the pairs named above",
             )

@@ -47,7 +47,7 @@ def explain(image: Path, weights_file: Path, out: Path, columns: int = 6) -> Non
     """
     if not 1 <= columns <= 40:
         raise OptionError(
-            f"the number of columns is {columns}", expected="1 to 40", mend="give another --columns"
+            f"the number of columns is {columns}", expected="1 to 40", hint="give another --columns"
         )
     check_writable(out)
     network, card = weights.load(weights_file)
@@ -57,7 +57,7 @@ def explain(image: Path, weights_file: Path, out: Path, columns: int = 6) -> Non
             f"'{weights_file}' holds weights of {card.network}{switches}, which has no sampling "
             "points",
             expected="weights of svdn with feature_deconvolution",
-            mend="name the weights of such a network",
+            hint="name the weights of such a network",
         )
     pixels = read_image(image)
     height, width = pixels.shape[:2]
@@ -65,7 +65,7 @@ def explain(image: Path, weights_file: Path, out: Path, columns: int = 6) -> Non
         raise DataError(
             f"'{image}' is {width}x{height}",
             expected=f"at least {SMALLEST}x{SMALLEST} pixels",
-            mend="name a larger image",
+            hint="name a larger image",
         )
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     result = sampling.sample(network, tensor)

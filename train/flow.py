@@ -40,7 +40,7 @@ def bidirectional_flow(previous: Picture, current: Picture, following: Picture) 
         raise DataError(
             "no optical flow between frames of " + ", ".join(f"{s[1]}x{s[0]}" for s in shapes),
             expected=f"three frames of one size, {SMALLEST} pixels or more each way",
-            mend="take consecutive frames of one clip",
+            hint="take consecutive frames of one clip",
         )
     grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in (previous, current, following)]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ class MotionGuide(nn.Module):
             raise RecipeError(
                 f"{type(network).__name__} has no blur feature to guide",
                 expected="loss.motion = 0 for this network",
-                mend="remove 'motion' from the recipe's [loss]",
+                hint="remove 'motion' from the recipe's [loss]",
             )
         self.head = nn.Conv2d(channels, 7, 1)
         # At zero it learns to read what is there before it asks for changes.

@@ -175,7 +175,7 @@ class TrainingLoss(nn.Module):
             raise RecipeError(
                 f"{type(network).__name__} has a single stage, which needs no trust ratio",
                 expected="trust_ratio = false for this network",
-                mend="remove 'trust_ratio' from the recipe's [loss]",
+                hint="remove 'trust_ratio' from the recipe's [loss]",
             )
         return TrustRatio(count)
 

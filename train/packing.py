@@ -144,7 +144,7 @@ def _photos(packing: _Packing, folders: Sequence[Path], names: Names, reduction:
         raise DataError(
             f"no file is called {', '.join(sorted(missing))} below {', '.join(map(str, folders))}",
             expected="--exclude and --validation to name files that are there",
-            mend="give the names with their suffixes, without folders",
+            hint="give the names with their suffixes, without folders",
         )
     for number, path in enumerate(paths):
         if path.name in names.exclude:
@@ -187,7 +187,7 @@ def _photos(packing: _Packing, folders: Sequence[Path], names: Names, reduction:
             f"no usable photo or clip below {', '.join(map(str, folders))}",
             expected=f"pictures of {reduction.smallest} pixels or more, "
             + ", ".join(sorted(PHOTOS | CLIPS)),
-            mend="name a folder that holds some",
+            hint="name a folder that holds some",
         )
 
 
@@ -226,7 +226,7 @@ def _selected(
         raise DataError(
             f"the data set has no split '{dataset.split}'",
             expected=f"one of: {splits}, all",
-            mend=f"add --split with one of these, for its {len(pairs)} pairs",
+            hint=f"add --split with one of these, for its {len(pairs)} pairs",
         )
     names = {n for pair in chosen for n in (pair.name, pair.sequence)} - {""}
     missing = (named.exclude | named.validation) - names
@@ -234,7 +234,7 @@ def _selected(
         raise DataError(
             f"no pair or sequence is called {', '.join(sorted(missing))}",
             expected=f"names such as {chosen[0].name} or {chosen[0].sequence or chosen[-1].name}",
-            mend="correct --exclude or --validation",
+            hint="correct --exclude or --validation",
         )
     out = [p for p in chosen if {p.name, p.sequence} & named.exclude]
     chosen = [p for p in chosen if not {p.name, p.sequence} & named.exclude]
@@ -294,7 +294,7 @@ def _pairs(
             f"no usable pair in {', '.join(map(str, roots))}: {len(opened.skipped)} skipped, "
             f"{len(kept)} for validation",
             expected=f"pairs of {smallest} pixels or more to train on",
-            mend="see train/datasets.py for the layout, or name fewer for --validation",
+            hint="see train/datasets.py for the layout, or name fewer for --validation",
         )
 
 

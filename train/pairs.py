@@ -80,7 +80,7 @@ def make(folder: Path, out: Path, options: PairOptions, *, count: int | None = N
         raise DataError(
             f"there is no picture in {folder}",
             expected=f"files ending in {', '.join(sorted(PHOTOS))}",
-            mend="name a folder with photos",
+            hint="name a folder with photos",
         )
     made = output_names(path.name for path in names)
     parts = _FOLDERS[options.task], _TRUTH[options.task]
@@ -122,7 +122,7 @@ def make(folder: Path, out: Path, options: PairOptions, *, count: int | None = N
             + "".join(f"\n    {line}" for line in unread[:_SHOWN])
             + more,
             expected="pictures that can be read, whole",
-            mend="save them anew with an image program, or move them away; the others are written",
+            hint="save them anew with an image program, or move them away; the others are written",
         )
     return written
 

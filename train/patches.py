@@ -50,7 +50,7 @@ def _usable(scenes: Sequence[Views], side: int, split: str, margin: int) -> list
         raise DataError(
             f"the pack has no {split} picture of {side} pixels or more ({len(scenes)} smaller)",
             expected=f"both sides of {side} pixels or more{room}",
-            mend="pack larger pictures, or choose a smaller patch in the recipe",
+            hint="pack larger pictures, or choose a smaller patch in the recipe",
         )
     return usable
 
@@ -59,7 +59,7 @@ def _nothing(split: str) -> DataError:
     return DataError(
         f"the pack has no {split} picture",
         expected="pictures or pairs in both splits of the pack",
-        mend="pack more of them, or name some with 'python -m train pack --validation'",
+        hint="pack more of them, or name some with 'python -m train pack --validation'",
     )
 
 
@@ -170,7 +170,7 @@ class PatchSource:
                 f"the pack has {len(self._pairs)} real pairs, whose motion nobody knows, "
                 f"and the recipe guides by motion (loss.motion = {recipe.loss.motion})",
                 expected="loss.motion = 0, or a pack of sharp pictures alone",
-                mend="remove loss.motion and loss.motion_first from the recipe",
+                hint="remove loss.motion and loss.motion_first from the recipe",
             )
         areas = float(_area(self._pairs).sum()), float(_area(self._pictures).sum())
         self._share = areas[0] / sum(areas)
@@ -277,7 +277,7 @@ class Ahead:
         ]
         self._states = [source.state() for source in self._sources]
         self._batches: deque[Future[Exposure]] = deque()
-        # A fork shares the pack's pages, and leaves alone what the GPU's driver has begun here.
+        # A fork shares the pack's pages, and leaves alone what the GPU's driver has started here.
         fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         self._processes = ProcessPoolExecutor(
             min(AHEAD, multiprocessing.cpu_count()), multiprocessing.get_context(fork), _begin,

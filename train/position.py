@@ -100,7 +100,7 @@ class PositionLoss(nn.Module):
             raise RecipeError(
                 f"this {type(network).__name__} has no sampling points to lay along the motion",
                 expected="loss.position = 0 for this network",
-                mend="remove 'position' from the recipe's [loss]",
+                hint="remove 'position' from the recipe's [loss]",
             )
         self.margin = margin
         self._offsets: Tensor | None = None

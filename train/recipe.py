@@ -384,7 +384,7 @@ def parse(table: dict[str, Any], origin: str = "recipe") -> Recipe:
         raise RecipeError(
             f"{origin} has {len(errors)} mistake(s):\n    " + listed(errors),
             expected="the keys of train/recipe.py",
-            mend="correct the keys named above; train/recipes/ has working examples",
+            hint="correct the keys named above; train/recipes/ has working examples",
         )
     assert isinstance(recipe, Recipe)
     return recipe

@@ -34,7 +34,7 @@ def choose_device(name: str) -> torch.device:
         raise OptionError(
             f"cannot train on '{name}'",
             expected="auto, cpu, or cuda where torch finds a GPU",
-            mend="leave --device away",
+            hint="leave --device away",
         )
     return torch.device(name)
 

@@ -147,7 +147,7 @@ def make(picture: Path, out: Path, *, seed: int = 0, columns: int = 2) -> None:
         raise DataError(
             f"{picture} is too small for a sheet",
             expected=f"{2 * side} pixels or more on both sides",
-            mend="choose a larger picture",
+            hint="choose a larger picture",
         )
     sharp = torch.from_numpy(_detailed(pixels, side)).permute(2, 0, 1)[None].float() / 255
     strips = []

@@ -49,7 +49,7 @@ class OutputNotFinite(ModelError):
         super().__init__(
             "the network's output is not finite",
             expected="a restored picture",
-            mend="train it anew with a smaller rate, or take other weights",
+            hint="train it anew with a smaller rate, or take other weights",
         )
 
 
@@ -445,7 +445,7 @@ class Trainer:
         error = TrainingDiverged(
             f"the training diverged: {what} at step {self._step}; {kept}",
             expected="a finite loss",
-            mend="choose a smaller optimiser.rate, a smaller optimiser.clip above 0 or a longer "
+            hint="choose a smaller optimiser.rate, a smaller optimiser.clip above 0 or a longer "
             "optimiser.warmup, and train in another --out folder",
         )
         error.step = self._step

@@ -67,14 +67,14 @@ def _fit(tensors: dict[str, Tensor], name: str, last: int, path: Path) -> dict[s
             f"{path} does not hold {name}'s features: {len(wrong)} of its tensors differ, "
             f"such as: {found}",
             expected=f"{wanted}; in all {len(needed)} tensors, named and shaped as in torchvision",
-            mend=f"name a file of {name}'s weights, or the other of {', '.join(_DEPTHS)}",
+            hint=f"name a file of {name}'s weights, or the other of {', '.join(_DEPTHS)}",
         )
     unusable = [k for k in sorted(needed) if not tensors[k].float().isfinite().all()]
     if unusable:
         raise ModelError(
             f"{path} holds values that are not finite, such as in {unusable[0]}",
             expected="finite weights",
-            mend="fetch or convert the file again",
+            hint="fetch or convert the file again",
         )
     return {key: tensors[key].float() for key in needed}
 
@@ -101,7 +101,7 @@ class VGG(nn.Module):
                 f"there is no VGG weights file at '{path}'",
                 expected=f"a safetensors file of {name}'s ImageNet weights under torchvision's "
                 "names (features.N.weight, features.N.bias)",
-                mend="name it as 'vgg_file' in the recipe's [loss]",
+                hint="name it as 'vgg_file' in the recipe's [loss]",
             )
         self.layers = frozenset(layers)
         self._stack = _stack(name)[: max(layers) + 1]

@@ -48,7 +48,7 @@ def _check_there(path: Path) -> None:
         raise DataError(
             f"there are no weights at {path}",
             expected="a .safetensors file",
-            mend="train some with 'python -m train RECIPE', or name another file",
+            hint="train some with 'python -m train RECIPE', or name another file",
         )
 
 
@@ -104,7 +104,7 @@ def load(path: Path) -> tuple[nn.Module, WeightsCard]:
         raise CardError(
             f"'{card_path(path)}' describes '{card.described.file}', not '{path.name}'",
             expected="the card that was written with these weights",
-            mend="copy the weights and their card together, under their own names",
+            hint="copy the weights and their card together, under their own names",
         )
     check_digest(path, content, card.weights.sha256)
     wrong = argument_problems(dict(card.arguments))
@@ -112,7 +112,7 @@ def load(path: Path) -> tuple[nn.Module, WeightsCard]:
         raise CardError(
             f"'{card_path(path)}' names no network that can be built: {wrong[0]}",
             expected="the arguments that the network was trained with",
-            mend="copy the card that was written with these weights",
+            hint="copy the card that was written with these weights",
         )
     network = networks.create(card.network, **card.arguments)
     fit(network, tensors, card.network, path)
@@ -135,6 +135,6 @@ def fit(network: nn.Module, tensors: dict[str, Tensor], name: str, path: Path) -
         raise ModelError(
             f"{path} does not hold weights of {name}: {len(wrong)} tensors differ ({shown})",
             expected=f"the {len(ours)} tensors of {name}",
-            mend="name the network that these weights were trained for",
+            hint="name the network that these weights were trained for",
         )
     network.load_state_dict(tensors)

@@ -45,7 +45,7 @@ class Workers:
             raise OptionError(
                 f"WORLD_SIZE is set, but the rest of torchrun's environment is not ({error})",
                 expected="RANK, WORLD_SIZE and LOCAL_RANK as whole numbers",
-                mend="start with torchrun, or unset WORLD_SIZE",
+                hint="start with torchrun, or unset WORLD_SIZE",
             ) from error
         if self.count > 1:
             # Its functions take the group of the moment of their import for a default. Torch

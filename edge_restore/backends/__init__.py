@@ -31,13 +31,13 @@ class BackendStatus:
         name: one of `NAMES`.
         available: whether it can run.
         detail: with what, or what is missing.
-        mend: what to do about it; empty when there is nothing to do.
+        hint: what to do about it; empty when there is nothing to do.
     """
 
     name: str
     available: bool
     detail: str
-    mend: str = ""
+    hint: str = ""
 
 
 def create(
@@ -69,7 +69,7 @@ def create(
         raise BackendError(
             f"there is no backend '{backend}'",
             expected=f"one of {', '.join(NAMES)}",
-            mend="leave the option out to let the fastest be chosen",
+            hint="leave the option out to let the fastest be chosen",
         )
     if backend in _GPU_NAMES:
         from edge_restore.backends.tensorrt import TensorRTRestorer
@@ -128,7 +128,7 @@ def status(name: str) -> BackendStatus:
             return BackendStatus(name, False, "this processor does not multiply bfloat16")
         return BackendStatus(name, True, openvino.description())
     except DependencyError as error:
-        return BackendStatus(name, False, error.found, error.mend)
+        return BackendStatus(name, False, error.found, error.hint)
 
 
 def _on_a_gpu(models: Sequence[Path]) -> Restorer | None:
@@ -156,4 +156,4 @@ def _gpu_status(name: str) -> BackendStatus:
     try:
         return BackendStatus(name, True, describe(name))
     except UserError as error:
-        return BackendStatus(name, False, error.found, error.mend)
+        return BackendStatus(name, False, error.found, error.hint)

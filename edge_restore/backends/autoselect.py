@@ -1,7 +1,7 @@
 """Which of the CPU's backends is the fastest here: measured once, and remembered.
 
 Each that is installed restores one frame of the demo's photo a few times, in turns. Those whose
-picture is not within `LEAST_PSNR` of ONNX Runtime's in FP32 are out. The answer is kept in a file
+picture is not within `MIN_PSNR` of ONNX Runtime's in FP32 are out. The answer is kept in a file
 of the user's cache, under everything that it depends on: the model, the machine, the versions, and
 the number of threads.
 """
@@ -31,7 +31,7 @@ from edge_restore.storage.files import make_folder, write_text
 from edge_restore.storage.json_file import encode, read_json
 from edge_restore.storage.plain_file import Kind
 
-LEAST_PSNR = 50.0
+MIN_PSNR = 50.0
 """Of a backend's picture against ONNX Runtime's in FP32, in dB: the error is 0.8 of an 8-bit level
 (root mean square), far below what any of the networks leaves of the blur."""
 
@@ -88,9 +88,9 @@ def measure(
     times = dict.fromkeys(restorers, float("inf"))
     for _ in range(_TURNS):
         for name, restorer in restorers.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             restore_one(restorer, frame)
-            times[name] = min(times[name], time.perf_counter() - begun)
+            times[name] = min(times[name], time.perf_counter() - started)
     reference = pictures.get("onnxruntime", next(iter(pictures.values()), frame))
     return [
         Candidate(name, 1000 * times[name], finite_psnr(pictures[name], reference))
@@ -100,7 +100,7 @@ def measure(
 
 def pick(measured: Sequence[Candidate]) -> str:
     """The fastest that is exact enough; ONNX Runtime where none could be measured."""
-    exact = [one for one in measured if one.psnr >= LEAST_PSNR]
+    exact = [one for one in measured if one.psnr >= MIN_PSNR]
     return min(exact, key=lambda one: one.milliseconds).backend if exact else "onnxruntime"
 
 

@@ -33,7 +33,7 @@ class CpuRestorer(ABC):
     Args:
         threads: how many a frame may use; None lets the library choose, within the processors that
             this process may keep busy.
-        memory_budget: bytes for the network's activations, see `memory.greatest_area`.
+        memory_budget: bytes for the network's activations, see `memory.max_area`.
 
     Raises:
         OptionError: `threads` or `memory_budget` is less than 1.
@@ -51,10 +51,10 @@ class CpuRestorer(ABC):
             raise OptionError(
                 f"the number of threads is {threads}",
                 expected="1 or more",
-                mend="leave the option out to use every core",
+                hint="leave the option out to use every core",
             )
         self._threads = limits.threads() if threads is None else threads
-        self._greatest_area = memory.greatest_area(memory_budget)
+        self._max_area = memory.max_area(memory_budget)
         self._grid: tiles.TileGrid | None = None
         self._restored: list[Frame] = []
         self._doing = ""
@@ -80,7 +80,7 @@ class CpuRestorer(ABC):
         multiple = self.card.multiple
         padded = padding.padded_size(height, width, multiple)
         self._check_size(padded)
-        self._grid = tiles.plan(*padded, self._greatest_area, multiple)
+        self._grid = tiles.plan(*padded, self._max_area, multiple)
         self._restored.clear()
         self._prepare(self._grid.tile_height, self._grid.tile_width)
         self._doing = "a black frame"
@@ -160,7 +160,7 @@ class CpuRestorer(ABC):
                 f"'{self.model}' takes {fixed[1]}x{fixed[0]} only; the frames, padded, are "
                 f"{padded[1]}x{padded[0]}",
                 expected="frames of the model's size",
-                mend="export the model with dynamic height and width",
+                hint="export the model with dynamic height and width",
             )
 
     def _infer(self, pixels: Pixels) -> Pixels:
@@ -182,7 +182,7 @@ class CpuRestorer(ABC):
             raise ModelError(
                 f"'{self.model}' gives {list(given)} for {list(taken)} ({self.card.input.layout})",
                 expected="a frame of the same size and channels, restored",
-                mend="use a model that restores; one that enlarges is not run here",
+                hint="use a model that restores; one that enlarges is not run here",
             )
 
     def _run(self, pixels: Pixels) -> Image:
@@ -195,7 +195,7 @@ class CpuRestorer(ABC):
             raise BackendError(
                 f"'{self.model}' cannot run at {width}x{height}: {first_line(error)}",
                 expected="a model for this size, and memory for it",
-                mend="give a smaller memory budget, so that the frame is restored in tiles",
+                hint="give a smaller memory budget, so that the frame is restored in tiles",
             ) from error
         if not np.isfinite(total):
             raise self._not_finite(image)
@@ -212,7 +212,7 @@ class CpuRestorer(ABC):
         return BackendError(
             f"the output of '{self.model}' for {self._doing} is not finite: {where}",
             expected="finite numbers",
-            mend="use another model or backend; after a training, an earlier checkpoint",
+            hint="use another model or backend; after a training, an earlier checkpoint",
         )
 
 

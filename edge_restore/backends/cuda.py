@@ -47,7 +47,7 @@ def require(*, graphs: bool) -> None:
         raise BackendError(
             "no NVIDIA GPU is here, or its driver does not answer",
             expected="an NVIDIA GPU with its driver",
-            mend=f"install NVIDIA's driver, or {CPU_INSTEAD}",
+            hint=f"install NVIDIA's driver, or {CPU_INSTEAD}",
         )
 
 
@@ -314,7 +314,7 @@ def failure(doing: str, reason: str) -> BackendError:
     return BackendError(
         f"CUDA cannot {doing}: {reason or 'no reason given'}",
         expected="enough memory on the GPU" if memory else "a working GPU",
-        mend=("end other programs that use the GPU, restore smaller frames" if memory else
+        hint=("end other programs that use the GPU, restore smaller frames" if memory else
               "look at `edge-restore doctor` and at the kernel's log (dmesg)")
         + f", or {CPU_INSTEAD}",
     )  # fmt: skip
@@ -336,7 +336,7 @@ def _pycuda() -> Any:
             raise BackendError(
                 f"PyCUDA cannot be loaded: {error}",
                 expected="a PyCUDA that was built for this CUDA, and NVIDIA's driver",
-                mend=f"pip install --force-reinstall --no-binary pycuda pycuda, or {CPU_INSTEAD}",
+                hint=f"pip install --force-reinstall --no-binary pycuda pycuda, or {CPU_INSTEAD}",
             ) from error
         raise optional.explained(error, "pycuda", needed_for="the TensorRT backend") from error
 

@@ -70,7 +70,7 @@ class FrameRing:
             raise InternalError(
                 f"a frame was submitted while {len(self)} were under way: collect one first"
             )
-        if not frame.clock.begun.get("restore"):
+        if not frame.clock.started.get("restore"):
             frame.clock.begin("restore")
         slot = self._free.popleft()
         try:

@@ -18,7 +18,7 @@ to GridSample, 2060 on 1.23. Most of it is the 25 samples of 48 channels at half
 deformable convolution gathers before it multiplies."""
 
 
-def greatest_area(memory_budget: int | None) -> int:
+def max_area(memory_budget: int | None) -> int:
     """How many pixels may be restored at once.
 
     Args:
@@ -35,6 +35,6 @@ def greatest_area(memory_budget: int | None) -> int:
         raise OptionError(
             f"the memory budget is {memory_budget} bytes",
             expected="a positive number",
-            mend="leave the option out to take half of the free memory",
+            hint="leave the option out to take half of the free memory",
         )
     return memory_budget // ACTIVATION_BYTES_PER_PIXEL

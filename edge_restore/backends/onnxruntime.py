@@ -23,7 +23,7 @@ class OnnxRuntimeRestorer(CpuRestorer):
             tried where this ONNX Runtime lacks an operator of the one before.
         threads: how many threads a frame may use; None for one on each physical core, or
             fewer where a container allows fewer.
-        memory_budget: bytes for the network's activations, see `memory.greatest_area`.
+        memory_budget: bytes for the network's activations, see `memory.max_area`.
 
     Raises:
         ModelError, CardError: a model is not ours or not what its card says.
@@ -90,12 +90,12 @@ def _first_that_runs(models: Sequence[Path], threads: int | None) -> tuple[Model
             raise ModelError(
                 f"ONNX Runtime cannot load '{path}': {first_line(error)}",
                 expected="an ONNX file that `python -m export` wrote",
-                mend="export the model again, or upgrade onnxruntime",
+                hint="export the model again, or upgrade onnxruntime",
             ) from error
         return model, session
     raise BackendError(
         f"ONNX Runtime {ort.__version__} can run none of the models:\n    "
         + "\n    ".join(lacking),
         expected="an ONNX Runtime with their operators",
-        mend="pip install --upgrade onnxruntime",
+        hint="pip install --upgrade onnxruntime",
     )

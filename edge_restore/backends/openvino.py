@@ -46,7 +46,7 @@ class OpenVinoRestorer(CpuRestorer):
         precision: "fp32", or "bf16" on processors that multiply bfloat16 (AMX, AVX-512 BF16).
         threads: how many threads a frame may use; None lets OpenVINO choose, or as many
             as a container allows.
-        memory_budget: bytes for the network's activations, see `memory.greatest_area`.
+        memory_budget: bytes for the network's activations, see `memory.max_area`.
 
     Raises:
         ModelError, CardError: a model is not ours or not what its card says.
@@ -69,7 +69,7 @@ class OpenVinoRestorer(CpuRestorer):
             raise BackendError(
                 "this processor does not multiply bfloat16",
                 expected="AMX or AVX-512 BF16, or SVE on ARM",
-                mend="use --backend openvino, which computes in FP32",
+                hint="use --backend openvino, which computes in FP32",
             )
         self.precision = precision
         self.name = "openvino-cpu" if precision == "fp32" else f"openvino-cpu-{precision}"
@@ -106,7 +106,7 @@ class OpenVinoRestorer(CpuRestorer):
             raise BackendError(
                 f"OpenVINO cannot compile '{self.model}' for {width}x{height}: {first_line(error)}",
                 expected="a model that takes this size",
-                mend="use --backend onnxruntime",
+                hint="use --backend onnxruntime",
             ) from error
         self._requests.append(compiled.create_infer_request())
 
@@ -194,7 +194,7 @@ def product(side: int, precision: str) -> Callable[[], object]:
         raise BackendError(
             "OpenVINO does not multiply 8 bits here",
             expected="VNNI, AMX or their like",
-            mend="nothing: this processor has no peak for INT8",
+            hint="nothing: this processor has no peak for INT8",
         )
     return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
 
@@ -247,5 +247,5 @@ def _first_that_reads(core: Any, models: Sequence[Path]) -> tuple[Model, Any]:
     raise BackendError(
         "OpenVINO can read none of the models:\n    " + "\n    ".join(lacking),
         expected="an FP32 model with standard operators",
-        mend="use --backend onnxruntime, or upgrade openvino",
+        hint="use --backend onnxruntime, or upgrade openvino",
     )

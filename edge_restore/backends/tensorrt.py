@@ -70,7 +70,7 @@ class TensorRTRestorer:
     ) -> None:
         if not 1 <= in_flight <= 8:
             raise OptionError(
-                f"{in_flight} frames in flight", expected="1 to 8", mend="leave it out for 3"
+                f"{in_flight} frames in flight", expected="1 to 8", hint="leave it out for 3"
             )
         self.name = name
         self.in_flight = in_flight
@@ -217,7 +217,7 @@ def check_size(found: tuple[int, int], opened: tuple[int, int]) -> None:
         f"a frame of {found[1]}x{found[0]} is {'larger' if larger else 'smaller'} than the engine "
         f"was opened for",
         expected=f"frames of {opened[1]}x{opened[0]} pixels",
-        mend="restore streams of different sizes one after the other",
+        hint="restore streams of different sizes one after the other",
     )
 
 
@@ -235,7 +235,7 @@ def choose_model(models: Sequence[Path], library: Flavour) -> tuple[Path, ModelC
             raise CardError(
                 f"'{card_path(path)}' is no model's card",
                 expected=f"the card of '{path.name}'",
-                mend="copy the model and its card together",
+                hint="copy the model and its card together",
             )
         if not (reason := unfit(card, library)):
             return path, card
@@ -246,7 +246,7 @@ def choose_model(models: Sequence[Path], library: Flavour) -> tuple[Path, ModelC
     raise BackendError(
         f"{library.title} can run none of the models:\n    " + "\n    ".join(lacking),
         expected="a model in the camera form, exported for it",
-        mend=f"{command} (see docs/engines.md), or run on the CPU with --backend onnxruntime",
+        hint=f"{command} (see docs/engines.md), or run on the CPU with --backend onnxruntime",
     )
 
 

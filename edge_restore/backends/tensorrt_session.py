@@ -152,7 +152,7 @@ class Session:
             raise BackendError(
                 f"the engine '{self._manifest.engine.file}' has the ports {_described(found)}",
                 expected=f"{_described(wanted)}, as its manifest says",
-                mend="build it again with `edge-restore build`",
+                hint="build it again with `edge-restore build`",
             )
 
     def _set_shape(self) -> None:
@@ -167,7 +167,7 @@ class Session:
                 raise BackendError(
                     f"the engine '{manifest.engine.file}' has '{port.name}' of shape {found}",
                     expected=f"{_shape(port)}, as its manifest says",
-                    mend="build it again with `edge-restore build`",
+                    hint="build it again with `edge-restore build`",
                 )
 
     def _failure(self, doing: str) -> BackendError:
@@ -185,7 +185,7 @@ def unable(flavour: Flavour, manifest: EngineManifest, doing: str, log: BuildLog
     return BackendError(
         f"{flavour.title} {flavour.version} cannot {doing} '{manifest.engine.file}': {reasons[-1]}",
         expected="an engine that was built by this version for this GPU, and memory for it",
-        mend="build it again with `edge-restore build`, or run on the CPU with --backend "
+        hint="build it again with `edge-restore build`, or run on the CPU with --backend "
         "onnxruntime",
     )
 

@@ -50,12 +50,12 @@ class TileGrid:
                 yield slice(top, top + self.tile_height), slice(left, left + self.tile_width)
 
 
-def plan(height: int, width: int, greatest_area: int, multiple: int) -> TileGrid:
-    """The grid with the least to compute whose tiles have at most `greatest_area` pixels.
+def plan(height: int, width: int, max_area: int, multiple: int) -> TileGrid:
+    """The grid with the least to compute whose tiles have at most `max_area` pixels.
 
     Args:
         height, width: the picture, multiples of `multiple`.
-        greatest_area: pixels of a tile that the memory allows.
+        max_area: pixels of a tile that the memory allows.
         multiple: what the sides of a tile must be multiples of.
 
     Returns:
@@ -69,7 +69,7 @@ def plan(height: int, width: int, greatest_area: int, multiple: int) -> TileGrid
     columns = _splits(width, multiple)
     for tile_height, tops in rows:
         for tile_width, lefts in columns:
-            if tile_height * tile_width > greatest_area:
+            if tile_height * tile_width > max_area:
                 continue
             grid = TileGrid(height, width, tile_height, tile_width, tops, lefts)
             if best is None or _work(grid) < _work(best):
@@ -77,9 +77,9 @@ def plan(height: int, width: int, greatest_area: int, multiple: int) -> TileGrid
     if best is None:
         least = min(tile for tile, _ in rows) * min(tile for tile, _ in columns)
         raise OptionError(
-            f"the memory budget holds {greatest_area} pixels of a {width}x{height} frame at once",
+            f"the memory budget holds {max_area} pixels of a {width}x{height} frame at once",
             expected=f"at least {least} pixels, the smallest tile that overlaps its neighbours",
-            mend="give a larger --memory-budget; where a container limits the memory, raise the "
+            hint="give a larger --memory-budget; where a container limits the memory, raise the "
             "limit",
         )
     return best

@@ -32,7 +32,7 @@ class GpuConditions:
     """A GPU's state at one moment; None where it does not tell."""
 
     clock_mhz: float | None
-    greatest_clock_mhz: float | None
+    max_clock_mhz: float | None
     watts: float | None
     celsius: float | None
 
@@ -48,7 +48,7 @@ class Conditions:
         at: `time.monotonic` seconds.
         governor: of the processors' frequency, e.g. "performance".
         clock_mhz: mean over the processors.
-        greatest_clock_mhz: that they are allowed.
+        max_clock_mhz: that they are allowed.
         celsius: the hottest thermal zone.
         joules: that the processors' packages took since some moment, by their own meter (RAPL).
         gpu: of the first one.
@@ -60,7 +60,7 @@ class Conditions:
     at: float
     governor: str | None
     clock_mhz: float | None
-    greatest_clock_mhz: float | None
+    max_clock_mhz: float | None
     celsius: float | None
     joules: float | None = None
     gpu: GpuConditions | None = None
@@ -77,7 +77,7 @@ def now(*, gpu: bool = False) -> Conditions:
         at=time.monotonic(),
         governor=_text(_CPUS / "cpu0/cpufreq/scaling_governor"),
         clock_mhz=_mean(_CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"), 1e-3),
-        greatest_clock_mhz=_mean(_CPUS.glob("cpu[0-9]*/cpufreq/scaling_max_freq"), 1e-3),
+        max_clock_mhz=_mean(_CPUS.glob("cpu[0-9]*/cpufreq/scaling_max_freq"), 1e-3),
         celsius=_greatest(_ZONES.glob("thermal_zone*/temp"), 1e-3),
         joules=_sum(_ENERGY.glob("intel-rapl:?/energy_uj"), 1e-6),
         gpu=_gpu() if gpu else None,
@@ -127,16 +127,16 @@ def warnings(before: Conditions, after: Conditions, processors: int) -> list[str
         found.append(f"other programs took {share:.0%} of the processors' time")
     if after.governor is not None and after.governor != "performance":
         found.append(f"the clock's governor is '{after.governor}': frequencies follow the load")
-    if after.clock_mhz and after.greatest_clock_mhz:
-        kept = after.clock_mhz / after.greatest_clock_mhz
+    if after.clock_mhz and after.max_clock_mhz:
+        kept = after.clock_mhz / after.max_clock_mhz
         if kept < SLOWED:
             found.append(
-                f"the processors ran at {after.clock_mhz:.0f} of {after.greatest_clock_mhz:.0f} MHz"
+                f"the processors ran at {after.clock_mhz:.0f} of {after.max_clock_mhz:.0f} MHz"
             )
-    if (gpu := after.gpu) is not None and gpu.clock_mhz and gpu.greatest_clock_mhz:
-        kept = gpu.clock_mhz / gpu.greatest_clock_mhz
+    if (gpu := after.gpu) is not None and gpu.clock_mhz and gpu.max_clock_mhz:
+        kept = gpu.clock_mhz / gpu.max_clock_mhz
         if kept < SLOWED:
-            found.append(f"the GPU ran at {gpu.clock_mhz:.0f} of {gpu.greatest_clock_mhz:.0f} MHz")
+            found.append(f"the GPU ran at {gpu.clock_mhz:.0f} of {gpu.max_clock_mhz:.0f} MHz")
     return found
 
 

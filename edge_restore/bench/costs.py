@@ -62,7 +62,7 @@ def frame_cost(network: str, height: int, width: int) -> FrameCost:
         raise OptionError(
             f"the cost of '{network}' was not counted",
             expected=f"one of {', '.join(counted)}",
-            mend="python -m train networks --costs edge_restore/bench/costs.json",
+            hint="python -m train networks --costs edge_restore/bench/costs.json",
         )
     near = min(SIZES, key=lambda size: abs(size[0] * size[1] - height * width))
     found = networks.child(network).child(f"{near[0]}x{near[1]}")

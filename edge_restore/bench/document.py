@@ -133,7 +133,7 @@ class BenchReport:
             raise DataError(
                 f"{origin} is not a benchmark report that can be used:{fields.listing()}",
                 expected=f"a JSON object of schema {SCHEMA}",
-                mend="measure again with `edge-restore bench --json FILE`",
+                hint="measure again with `edge-restore bench --json FILE`",
             )
         return report
 

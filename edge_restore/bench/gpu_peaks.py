@@ -102,7 +102,7 @@ def _loaded(library: Flavour, engine: bytes, addresses: dict[str, int]) -> Calla
         raise BackendError(
             f"{library.title} {library.version} cannot load what it built: {reasons[-1]}",
             expected="memory for three matrices on the GPU",
-            mend="end other programs that use the GPU",
+            hint="end other programs that use the GPU",
         )
     for name, address in addresses.items():
         context.set_tensor_address(name, address)

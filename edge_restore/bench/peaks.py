@@ -106,7 +106,7 @@ def best_seconds(work: Callable[[], object]) -> float:
     end = time.perf_counter() + _SECONDS
     best = float("inf")
     while time.perf_counter() < end:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - started)
     return best

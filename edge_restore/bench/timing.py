@@ -80,7 +80,7 @@ def measure(
     *,
     rounds: int = ROUNDS,
     samples: int = FEWEST,
-    greatest_seconds: float = 60.0,
+    max_seconds: float = 60.0,
     after: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, Timing]:
@@ -90,7 +90,7 @@ def measure(
         things: what to call, by name; each has ended its work when it returns.
         rounds: two or more.
         samples: of each thing over all rounds, unless the time runs out.
-        greatest_seconds: for each thing, warm-up and at least one sample in each round aside.
+        max_seconds: for each thing, warm-up and at least one sample in each round aside.
         after: what follows each call of the thing of that name, when the clock has stopped.
         clock: nanoseconds.
 
@@ -100,11 +100,11 @@ def measure(
     once = {
         name: _stopwatch(thing, (after or {}).get(name), clock) for name, thing in things.items()
     }
-    warmed = {name: _warm_up(one, greatest_seconds / 4, clock) for name, one in once.items()}
+    warmed = {name: _warm_up(one, max_seconds / 4, clock) for name, one in once.items()}
     times: dict[str, list[tuple[float, ...]]] = {name: [] for name in things}
     for _ in range(rounds):
         for name, one in once.items():
-            limit = greatest_seconds / rounds
+            limit = max_seconds / rounds
             times[name].append(_round(one, -(-samples // rounds), limit, clock))
     return {name: Timing(tuple(times[name]), *warmed[name]) for name in things}
 
@@ -157,17 +157,17 @@ def ratio_interval(
 
 
 def _warm_up(
-    once: Callable[[], float], greatest_seconds: float, clock: Callable[[], int]
+    once: Callable[[], float], max_seconds: float, clock: Callable[[], int]
 ) -> tuple[int, bool]:
     """Call until the best of a window is no longer better than the best before it."""
-    begun, times = clock(), [once() for _ in range(2)]
+    started, times = clock(), [once() for _ in range(2)]
     while True:
         window = min(max(round(1000 / max(min(times), 1e-6)), _WINDOW[0]), _WINDOW[1])
         if len(times) >= 2 * window:
             before, now = min(times[:-window]), min(times[-window:])
             if now > before * (1 - _STABLE):
                 return len(times), True
-        if (clock() - begun) / 1e9 > greatest_seconds:
+        if (clock() - started) / 1e9 > max_seconds:
             return len(times), False
         times.append(once())
 
@@ -175,11 +175,11 @@ def _warm_up(
 def _round(
     once: Callable[[], float], samples: int, limit: float, clock: Callable[[], int]
 ) -> tuple[float, ...]:
-    begun = clock()
+    started = clock()
     times: list[float] = []
     while len(times) < samples:
         times.append(once())
-        if (clock() - begun) / 1e9 > limit:
+        if (clock() - started) / 1e9 > limit:
             break
     return tuple(times)
 
@@ -190,9 +190,9 @@ def _stopwatch(
     """What calls the thing once and says how long it took, in milliseconds."""
 
     def once() -> float:
-        begun = clock()
+        started = clock()
         thing()
-        taken = (clock() - begun) / 1e6
+        taken = (clock() - started) / 1e6
         if after is not None:
             after()
         return taken

@@ -131,7 +131,7 @@ def camera_to_sink(restorer: Restorer, pixels: Pixels, frames: int) -> list[floa
 
 def measure(
     restorer: Restorer, pixels: Pixels, *, rounds: int = timing.ROUNDS,
-    samples: int = timing.FEWEST, greatest_seconds: float = 60.0,
+    samples: int = timing.FEWEST, max_seconds: float = 60.0,
 ) -> dict[str, Timing]:  # fmt: skip
     """Time a restorer in every way that it offers.
 
@@ -142,7 +142,7 @@ def measure(
         pixels: the picture.
         rounds: see `timing.measure`.
         samples: of each way over all rounds.
-        greatest_seconds: for each way, see `timing.measure`.
+        max_seconds: for each way, see `timing.measure`.
 
     Returns:
         A timing for each way; the network's own only from backends that offer it (`alone`), and
@@ -158,20 +158,20 @@ def measure(
             things = {"network": alone(pixels), **things}
         if (asking := getattr(restorer, "asking", None)) and (halves := asking(pixels)):
             things["not waited for"], after["not waited for"] = halves
-        timings = timing.measure(things, greatest_seconds=greatest_seconds, after=after, **limits)
+        timings = timing.measure(things, max_seconds=max_seconds, after=after, **limits)
     finally:
         restorer.close()
     known = timings["host to host"].median_ms / 1000
-    each = max(1, min(-(-samples // rounds), int(greatest_seconds / rounds / known)))
+    each = max(1, min(-(-samples // rounds), int(max_seconds / rounds / known)))
     streams = [tuple(camera_to_sink(restorer, pixels, each)) for _ in range(rounds)]
     timings["camera to sink"] = Timing(tuple(streams), _UNTIMED, True)
     if alone is not None and min(height, width) > _CROP:
-        timings["256x256"] = _of_a_crop(restorer, pixels, greatest_seconds / 4, limits)
+        timings["256x256"] = _of_a_crop(restorer, pixels, max_seconds / 4, limits)
     return {way: timings[way] for way in (*WAYS, *AS_SOME_DO) if way in timings}
 
 
 def _of_a_crop(
-    restorer: Restorer, pixels: Pixels, greatest_seconds: float, limits: dict[str, Any]
+    restorer: Restorer, pixels: Pixels, max_seconds: float, limits: dict[str, Any]
 ) -> Timing:
     """The network alone on the picture's middle."""
     top, left = ((side - _CROP) // 2 for side in pixels.shape[:2])
@@ -179,6 +179,6 @@ def _of_a_crop(
     restorer.open(_CROP, _CROP)
     try:
         thing = {"": restorer.alone(crop)}  # type: ignore[attr-defined]
-        return timing.measure(thing, greatest_seconds=greatest_seconds, **limits)[""]
+        return timing.measure(thing, max_seconds=max_seconds, **limits)[""]
     finally:
         restorer.close()

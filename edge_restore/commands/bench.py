@@ -84,7 +84,7 @@ def bench(options: argparse.Namespace) -> int:
         raise OptionError(
             f"there is no action '{action}'",
             expected="nothing, claims or compare",
-            mend="see `edge-restore bench --help`",
+            hint="see `edge-restore bench --help`",
         )
     return actions[action](options, words)
 
@@ -97,7 +97,7 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise OptionError(
             f"--samples is {options.samples}, --seconds {options.seconds:g}",
             expected="a positive, finite number of each",
-            mend="leave both out for 64 frames, or as many as fit into a minute",
+            hint="leave both out for 64 frames, or as many as fit into a minute",
         )
     if words:
         raise _too_many("measure", "no report")
@@ -157,7 +157,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise OptionError(
             f"'{words[0]}' and '{words[1]}' have no run in common",
             expected="runs of one network at one size in both",
-            mend="measure both with the same --model and --sizes",
+            hint="measure both with the same --model and --sizes",
         )
     _show(table, options)
     if a.machine != b.machine:
@@ -219,7 +219,7 @@ def _run_one(options: argparse.Namespace, restorer: Restorer, height: int, width
         restorer,
         photo.scaled(height, width),
         samples=options.samples or timing.FEWEST,
-        greatest_seconds=options.seconds,
+        max_seconds=options.seconds,
     )
     card = restorer.card
     return Run(
@@ -253,5 +253,5 @@ def _too_many(action: str, expected: str) -> OptionError:
     return OptionError(
         f"'bench {action}' was given another number of reports",
         expected=expected,
-        mend="see `edge-restore bench --help`",
+        hint="see `edge-restore bench --help`",
     )

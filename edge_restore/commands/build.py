@@ -143,7 +143,7 @@ def build(options: argparse.Namespace) -> int:
     if store is not None and options.log is not None:
         _check_outputs(options, options.output or store.path(plan.card.name, plan.key))
     log = BuildLog(sys.stderr if options.verbose else None)
-    begun = time.monotonic()
+    started = time.monotonic()
     built: Built | None
     try:
         if options.output is not None:
@@ -160,7 +160,7 @@ def build(options: argparse.Namespace) -> int:
     finally:
         if options.log is not None and log.messages:
             write_text(options.log, log.text)
-    _tell(plan, engine, built, time.monotonic() - begun)
+    _tell(plan, engine, built, time.monotonic() - started)
     if options.compare:
         loaded = load_checked(engine, plan.expectation)
         folder = store.folder if store else None
@@ -176,13 +176,13 @@ def _check_options(options: argparse.Namespace) -> None:
         raise OptionError(
             "--reference names a graph to compare with, and nothing is to be compared",
             expected="--reference together with --compare",
-            mend="add --compare, or leave --reference out",
+            hint="add --compare, or leave --reference out",
         )
     if options.output is not None and options.output.suffix != ".engine":
         raise OptionError(
             f"the output '{options.output}' does not end in .engine",
             expected="the name of the engine; its manifest goes beside it",
-            mend=f"use -o {options.output.with_suffix('.engine')}",
+            hint=f"use -o {options.output.with_suffix('.engine')}",
         )
     if options.output is not None:
         refuse_unused(options, ("--force", "--wait"), beside="--output, which is always built")

@@ -14,7 +14,7 @@ from edge_restore.commands.restorer_options import (
 )
 from edge_restore.errors import OptionError
 
-_LEAST_SIDE = 64
+_MIN_SIDE = 64
 
 HELP = """\
 Show it: a photo under a hand's motion, blurred and restored, with the gain measured.
@@ -56,7 +56,7 @@ def demo(options: argparse.Namespace) -> int:
         raise OptionError(
             f"the number of frames is {options.frames}",
             expected="1 or more",
-            mend="leave the option out for 60",
+            hint="leave the option out for 60",
         )
     check_outputs(
         [("the demo's file", path) for path in output_files(options.out)],
@@ -95,10 +95,10 @@ def demo(options: argparse.Namespace) -> int:
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     sides = (int(match[1]), int(match[2])) if match else (0, 0)
-    if min(sides) < _LEAST_SIDE or any(side % 2 for side in sides):
+    if min(sides) < _MIN_SIDE or any(side % 2 for side in sides):
         raise OptionError(
             f"the size is '{text}'",
-            expected=f"WIDTHxHEIGHT, both even and at least {_LEAST_SIDE}",
-            mend="leave the option out for 640x360",
+            expected=f"WIDTHxHEIGHT, both even and at least {_MIN_SIDE}",
+            hint="leave the option out for 640x360",
         )
     return sides

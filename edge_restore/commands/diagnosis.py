@@ -17,14 +17,14 @@ class Check:
         ok: whether it is there and works.
         required: whether `edge-restore run` needs it.
         detail: what was found.
-        mend: what to do about it; empty when there is nothing to do.
+        hint: what to do about it; empty when there is nothing to do.
     """
 
     name: str
     ok: bool
     required: bool
     detail: str
-    mend: str = ""
+    hint: str = ""
 
 
 def diagnose() -> list[Check]:
@@ -53,7 +53,7 @@ def _library(module: str, distribution: str, purpose: str) -> Check:
     try:
         found = optional.require(module, needed_for="edge-restore")
     except DependencyError as error:
-        return Check(name, False, True, error.found, error.mend)
+        return Check(name, False, True, error.found, error.hint)
     return Check(name, True, True, str(getattr(found, "__version__", "unknown version")))
 
 
@@ -63,7 +63,7 @@ def _codec(codec: str, mode: str) -> Check:
         av = optional.require("av", needed_for="video files")
         av.codec.Codec(codec, "r" if mode == "r" else "w")
     except DependencyError as error:
-        return Check(name, False, True, "cannot be asked without av", error.mend)
+        return Check(name, False, True, "cannot be asked without av", error.hint)
     except ValueError:  # PyAV's UnknownCodecError
         return Check(
             name,
@@ -86,7 +86,7 @@ def _backends() -> list[Check]:
             status.available,
             required=not any_works and status.name == "onnxruntime",
             detail=status.detail,
-            mend=status.mend,
+            hint=status.hint,
         )
         for status in statuses
     ]
@@ -102,15 +102,15 @@ def _models() -> list[Check]:
         try:
             restorer = backends.first(zoo.find(name))
         except UserError as error:
-            checks.append(Check(f"model {name}", False, True, error.found, error.mend))
+            checks.append(Check(f"model {name}", False, True, error.found, error.hint))
         else:
             detail = f"{restorer.card.onnx.file} by {restorer.name}"
             checks.append(Check(f"model {name}", True, True, detail))
             restorer.close()
     if not checks:
         missing = "none is shipped with this build"
-        mend = "export one with `python -m export`, and give its path to --model"
-        checks.append(Check("models", False, True, missing, mend))
+        hint = "export one with `python -m export`, and give its path to --model"
+        checks.append(Check("models", False, True, missing, hint))
     return checks
 
 
@@ -128,5 +128,5 @@ def _optional(module: str, distribution: str, extra: str) -> Check:
     try:
         found = optional.require(module, needed_for=f"edge-restore[{extra}]")
     except DependencyError as error:
-        return Check(distribution, False, False, error.found, error.mend)
+        return Check(distribution, False, False, error.found, error.hint)
     return Check(distribution, True, False, str(getattr(found, "__version__", "installed")))

@@ -44,8 +44,8 @@ def doctor(options: argparse.Namespace) -> int:
     for check in checks:
         state = "ok" if check.ok else ("MISSING" if check.required else "no")
         print(f"{state:<8}{check.name}: {check.detail}")
-        if check.mend:
-            print(f"{'':8}  {check.mend}")
+        if check.hint:
+            print(f"{'':8}  {check.hint}")
     print()
     print("`edge-restore run` works here" if ready else "`edge-restore run` cannot work here yet")
     return 0 if ready else CANNOT_RUN

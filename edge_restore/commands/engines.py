@@ -49,7 +49,7 @@ def engines(options: argparse.Namespace) -> int:
         raise OptionError(
             f"the limit is {options.limit} MiB" + ("" if options.prune else " without --prune"),
             expected="--prune --limit with 0 or more",
-            mend="edge-restore engines --prune --limit 500",
+            hint="edge-restore engines --prune --limit 500",
         )
     store = EngineCache(options.cache)
     limit = None if options.limit is None else options.limit << 20

@@ -151,7 +151,7 @@ class _Outcome:
             + "".join(f"\n    {name}: {reason}" for name, reason in named[:_SHOWN])
             + more,
             expected="pairs of images that can be read, of one size and large enough",
-            mend="correct or remove these pairs; the scores are those of the others",
+            hint="correct or remove these pairs; the scores are those of the others",
         )
 
 
@@ -308,7 +308,7 @@ def _lpips(weights: Path | None, protocol: EvaluationProtocol) -> Lpips | None:
             f"LPIPS is asked for with the protocol '{protocol.name}'",
             expected="a protocol that leaves the pictures where they are: LPIPS of aligned and "
             "masked ones has no published definition",
-            mend="add --protocol mprnet, or leave --lpips out",
+            hint="add --protocol mprnet, or leave --lpips out",
         )
     return Lpips(weights)
 
@@ -324,7 +324,7 @@ def _pairs(options: argparse.Namespace, protocol: EvaluationProtocol) -> list[Pa
     raise OptionError(
         "it is not clear what to evaluate",
         expected="either PAIRS, or both --blurred and --sharp",
-        mend="see `edge-restore evaluate --help`",
+        hint="see `edge-restore evaluate --help`",
     )
 
 

@@ -23,6 +23,6 @@ def parse(text: str, *, least: int = 1, example: str = "720x1280") -> tuple[int,
         raise OptionError(
             f"'{text}' is not a size",
             expected="height x width in pixels",
-            mend=f"write it like --size {example}",
+            hint=f"write it like --size {example}",
         )
     return size

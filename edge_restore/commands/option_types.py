@@ -96,5 +96,5 @@ def refuse_unused(options: argparse.Namespace, names: Iterable[str], *, beside: 
         raise OptionError(
             f"{', '.join(given)} beside {beside}, where nothing uses it",
             expected="options that have an effect together",
-            mend=f"leave {' and '.join(given)} out; see `{parser.prog} --help`",
+            hint=f"leave {' and '.join(given)} out; see `{parser.prog} --help`",
         )

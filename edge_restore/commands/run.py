@@ -127,7 +127,7 @@ def _check_report(options: argparse.Namespace) -> None:
         raise OptionError(
             f"the report '{path}' has the suffix '{path.suffix}'",
             expected=".json or .html, which chooses the report's form",
-            mend="name it, for example, report.html",
+            hint="name it, for example, report.html",
         )
 
 
@@ -147,7 +147,7 @@ def _write_report(report: LatencyReport, path: Path) -> UserError | None:
         return SinkError(
             f"the report '{path}' cannot be written: {error.strerror or error}",
             expected="a folder with room for it",
-            mend="the video stands; free space there and measure again if you need the report",
+            hint="the video stands; free space there and measure again if you need the report",
         )
     return None
 

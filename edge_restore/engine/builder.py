@@ -250,7 +250,7 @@ def _verify(
             f"{plan.flavour.title} {plan.flavour.version} does not tell what the engine computes "
             "in, and its network is weakly typed; it was not written",
             expected="an engine whose layers can be seen to compute in the precision asked for",
-            mend="use a version with strongly typed networks, or --precision fp32",
+            hint="use a version with strongly typed networks, or --precision fp32",
         )
     counts = Precisions(dict(parsed.typed), dict(parsed.typed))
     return counts, "network types"
@@ -262,7 +262,7 @@ def _failed(plan: Plan, log: BuildLog) -> BackendError:
         f"{plan.flavour.title} {plan.flavour.version} cannot build '{plan.model.name}' for "
         f"{plan.height}x{plan.width}:\n    " + "\n    ".join(reasons[-3:]),
         expected="a network and a size that it takes, and memory for them",
-        mend="try a smaller --size; --verbose shows what the builder says",
+        hint="try a smaller --size; --verbose shows what the builder says",
     )
 
 
@@ -279,7 +279,7 @@ def _no_space(folder: Path, needed: int, reason: str) -> SinkError:
     return SinkError(
         f"there is no space for the engine in '{folder}': {reason}",
         expected=f"{needed + _SPARE_BYTES} bytes",
-        mend="free space (`edge-restore engines --prune`), or choose another place with -o or "
+        hint="free space (`edge-restore engines --prune`), or choose another place with -o or "
         "--cache",
     )
 

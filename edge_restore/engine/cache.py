@@ -130,7 +130,7 @@ class EngineCache:
     ) -> None:
         if limit < 0:
             raise OptionError(
-                f"the cache's limit is {limit} bytes", expected="0 or more", mend="leave it out"
+                f"the cache's limit is {limit} bytes", expected="0 or more", hint="leave it out"
             )
         self.folder = default_folder() if folder is None else Path(folder)
         self.limit, self.wait_seconds = limit, wait_seconds
@@ -140,7 +140,7 @@ class EngineCache:
             raise SinkError(
                 f"the cache folder '{self.folder}' cannot be made: {error.strerror}",
                 expected="a folder for engines",
-                mend="choose another one with --cache",
+                hint="choose another one with --cache",
             ) from error
         self.is_own = self._is_marked() or self._mark()
 
@@ -240,7 +240,7 @@ class EngineCache:
             raise SinkError(
                 f"the cache folder '{self.folder}' cannot be read: {error.strerror}",
                 expected="a folder for engines",
-                mend="choose another one with --cache",
+                hint="choose another one with --cache",
             ) from error
 
     def _entry(self, engine: Path) -> Entry | None:

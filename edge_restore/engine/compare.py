@@ -138,7 +138,7 @@ def references(plan: Plan, given: Path | None = None) -> list[Path]:
             raise ModelError(
                 f"'{given}' cannot be compared with '{plan.model}': {problem}",
                 expected="an FP32 graph of the same weights, in the camera form",
-                mend="leave --reference out to take the one beside the model",
+                hint="leave --reference out to take the one beside the model",
             )
         return [given]
     found = {}
@@ -156,7 +156,7 @@ def references(plan: Plan, given: Path | None = None) -> list[Path]:
             f"there is nothing to compare '{plan.model}' with: no other FP32 graph of its weights "
             "that ONNX Runtime can run lies beside it",
             expected="an FP32 graph of the same weights, in the camera form",
-            mend="export one into that folder with --precision fp32 --deformable DeformConv, or "
+            hint="export one into that folder with --precision fp32 --deformable DeformConv, or "
             "name one with --reference FILE",
         )
     return sorted(found, key=lambda path: found[path])
@@ -233,7 +233,7 @@ def layer_error(name: str, operator: str, expected: Array, found: Array) -> Laye
         raise BackendError(
             f"the layer '{name}' has the shape {found.shape}",
             expected=f"{expected.shape}, as in the reference",
-            mend="compare graphs of the same network",
+            hint="compare graphs of the same network",
         )
     expected, found = expected.astype(np.float32), found.astype(np.float32)
     if not (np.isfinite(expected).all() and np.isfinite(found).all()):
@@ -276,7 +276,7 @@ def _first_that_runs(paths: Sequence[Path]) -> tuple[Path, Any]:
     raise BackendError(
         "ONNX Runtime can run no reference:\n    " + "\n    ".join(problems),
         expected="an FP32 graph of operators that it has (DeformConv came with 1.24)",
-        mend="pip install --upgrade onnxruntime, or export one with --deformable GridSample",
+        hint="pip install --upgrade onnxruntime, or export one with --deformable GridSample",
     )
 
 
@@ -359,7 +359,7 @@ def _session(model: Any) -> Any:
             f"ONNX Runtime {ort.__version__} cannot run the graph: "
             f"{str(error).strip().splitlines()[0]}",
             expected="a graph of operators that it has",
-            mend="leave --compare out, or compare another form of the model",
+            hint="leave --compare out, or compare another form of the model",
         ) from error
 
 
@@ -397,7 +397,7 @@ def _errors(
         raise BackendError(
             f"the comparison could not be run: {str(error).strip().splitlines()[0]}",
             expected="memory for the layers of the graph at this size",
-            mend="compare at a smaller --size",
+            hint="compare at a smaller --size",
         ) from error
     (wanted,), (found,) = (iterations for _, iterations in results)
     errors = []

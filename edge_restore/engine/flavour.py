@@ -36,7 +36,7 @@ class MissingLibrary(DependencyError):
             f"{titles} cannot be used here: {reason}",
             expected=f"the Python package {' or '.join(_MODULES[name] for name in names)}, "
             "which builds engines",
-            mend="; or ".join(_MEND[name] for name in names),
+            hint="; or ".join(_MEND[name] for name in names),
         )
 
 
@@ -90,7 +90,7 @@ def load(name: str) -> Flavour:
         raise BackendError(
             f"there is no flavour '{name}'",
             expected=f"one of {', '.join(CHOICES)}",
-            mend="leave --flavour out to take what is installed",
+            hint="leave --flavour out to take what is installed",
         )
     if name != "auto":
         return _load(name)

@@ -146,7 +146,7 @@ def check(found: Precisions, wanted: str, typed: int) -> None:
             f"the engine came out in another precision than {wanted}: its convolutions are "
             f"{counts}; it was not written",
             expected=least,
-            mend="report this with the log (--log FILE); --precision fp32 builds on every version",
+            hint="report this with the log (--log FILE); --precision fp32 builds on every version",
         )
 
 

@@ -91,7 +91,7 @@ class EngineManifest:
             raise EngineError(
                 f"{origin} has the schema '{schema[:80]}', which this version does not know",
                 expected=SCHEMA,
-                mend=f"{REBUILD}, with this version",
+                hint=f"{REBUILD}, with this version",
             )
         layers = fields.child("layers")
         manifest = cls(
@@ -122,7 +122,7 @@ class EngineManifest:
             raise EngineError(
                 f"{origin} is not a manifest that can be used:{fields.listing()}",
                 expected=f"a JSON object of schema {SCHEMA}",
-                mend=REBUILD,
+                hint=REBUILD,
             )
         return manifest
 
@@ -189,14 +189,14 @@ def load_checked(engine: str | Path, expect: Expectation | None = None) -> Loade
         raise EngineError(
             f"the engine '{engine}' is {change}: {len(content)} bytes",
             expected=f"{recorded} bytes, as its manifest says",
-            mend=REBUILD,
+            hint=REBUILD,
         )
     digest = trusted_file.digest(content)
     if digest != manifest.engine.sha256:
         raise EngineError(
             f"the engine '{engine}' was changed: its SHA-256 is {digest}",
             expected=f"{manifest.engine.sha256}, as its manifest says",
-            mend=f"{REBUILD}; do not load an engine that somebody may have changed",
+            hint=f"{REBUILD}; do not load an engine that somebody may have changed",
         )
     return Loaded(content, manifest)
 
@@ -216,14 +216,14 @@ def read_manifest(engine: str | Path) -> EngineManifest:
         raise EngineError(
             f"the manifest '{path}' cannot be used: {error}",
             expected="the manifest that was written with the engine",
-            mend=REBUILD,
+            hint=REBUILD,
         ) from error
     manifest = EngineManifest.from_json(document, f"'{path}'")
     if manifest.engine.file != engine.name:
         raise EngineError(
             f"'{path}' is the manifest of '{manifest.engine.file}'",
             expected=f"the manifest of '{engine.name}'",
-            mend="keep an engine and its manifest under the names they were built with",
+            hint="keep an engine and its manifest under the names they were built with",
         )
     return manifest
 
@@ -256,13 +256,13 @@ def _check_expectation(engine: Path, manifest: EngineManifest, expect: Expectati
             raise EngineError(
                 f"the engine '{engine}' was built {what} {found}",
                 expected=str(wanted),
-                mend=REBUILD,
+                hint=REBUILD,
             )
     if expect.target is not None and expect.target not in manifest.targets:
         raise EngineError(
             f"the engine '{engine}' was built for other GPUs: {', '.join(manifest.targets)}",
             expected=f"{expect.target}, the GPU that is to run it",
-            mend=f"{REBUILD} on this machine, or with --target {expect.target}",
+            hint=f"{REBUILD} on this machine, or with --target {expect.target}",
         )
 
 

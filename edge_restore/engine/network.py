@@ -83,7 +83,7 @@ def parse(
             f"'{plan.model}' does not carry {plan.precision}, though its card says so: its "
             f"convolutions are {found}",
             expected=f"convolutions typed {plan.precision}",
-            mend="export the model again, so that card and graph agree",
+            hint="export the model again, so that card and graph agree",
         )
     return Parsed(definition, typed, not weak, parser)
 
@@ -100,17 +100,17 @@ def _unparsed(parser: Any, plan: Plan) -> BackendError:
             problems.append(f"the operator {operator} of the node '{node}': {reason}")
         else:
             problems.append(reason)
-    mend = "export the model again for this flavour, see docs/engines.md"
+    hint = "export the model again for this flavour, see docs/engines.md"
     if {"DeformConv", "EdgeRestoreDeformConv"} & set(operators):
         out = plan.model.with_name(f"{plan.card.name}-gridsample-{plan.precision}.onnx")
-        mend = export_command(
+        hint = export_command(
             plan.card, precision=plan.precision, deformable="GridSample", out=Path(out.name)
         )
     return BackendError(
         f"{plan.flavour.title} {plan.flavour.version} cannot take '{plan.model.name}':\n    "
         + "\n    ".join(problems or ["the parser gave no reason"]),
         expected="a graph of operators that it has",
-        mend=mend,
+        hint=hint,
     )
 
 
@@ -129,7 +129,7 @@ def _refuse_rounded_coordinates(trt: Any, layers: list[Any], plan: Plan) -> None
                     f"the node '{layer.name}' (DeformConv) is typed FP16, where the plugin of "
                     f"{plan.flavour.title} rounds sampling coordinates to whole pixels",
                     expected="DeformConv in FP32, or our plugin",
-                    mend=export_command(
+                    hint=export_command(
                         plan.card,
                         precision=plan.precision,
                         deformable="plugin",

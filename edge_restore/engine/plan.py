@@ -150,7 +150,7 @@ def _find(model: str | Path, flavour: Flavour, precision: str) -> Path:
         raise OptionError(
             f"there is no precision '{precision}'",
             expected=f"one of {', '.join(PRECISIONS)}",
-            mend="fp16 is the usual one on a GPU",
+            hint="fp16 is the usual one on a GPU",
         )
     files = zoo.find(model)
     if str(model) not in zoo.names():
@@ -171,7 +171,7 @@ def _card(path: Path, flavour: Flavour, precision: str) -> ModelCard:
         raise ModelError(
             f"'{card_path(path)}' is not the card of '{path.name}'",
             expected="the model's own card",
-            mend="copy the model and its card together, under their own names",
+            hint="copy the model and its card together, under their own names",
         )
     deformable = card.deformable if card.deformable != "DeformConv" else _deformable(flavour)
     if card.form != "camera":
@@ -180,7 +180,7 @@ def _card(path: Path, flavour: Flavour, precision: str) -> ModelCard:
         raise ModelError(
             f"'{path}' takes and gives float32 pictures",
             expected="the camera form (uint8), so that frames cross the bus as they are",
-            mend=command,
+            hint=command,
         )
     if card.precision != precision:
         out = path.with_name(f"{path.stem}-{precision}.onnx")
@@ -199,22 +199,22 @@ def _check_gate(path: Path, card: ModelCard) -> None:
     raise ModelError(
         found,
         expected="an INT8 graph whose card has a good verdict",
-        mend="python -m calibration check (docs/int8.md), --precision fp16, or --ungated to build "
+        hint="python -m calibration check (docs/int8.md), --precision fp16, or --ungated to build "
         "it all the same",
     )
 
 
 def _lacks(what: str, card: ModelCard, precision: str, deformable: str, out: Path) -> ModelError:
     """The model does not carry the precision: the types are in the graph, not in the builder."""
-    mend = export_command(card, precision=precision, deformable=deformable, out=out)
+    hint = export_command(card, precision=precision, deformable=deformable, out=out)
     if precision == "int8":
-        mend = "quantise its graph (python -m calibration, docs/int8.md), or use --precision fp16"
+        hint = "quantise its graph (python -m calibration, docs/int8.md), or use --precision fp16"
     return ModelError(
         f"{what} has no {precision} graph for this flavour"
         if what.startswith("the zoo")
         else f"{what} does not carry {precision}: its graph is {card.precision}",
         expected=f"an ONNX file that is typed {precision}, as its card says",
-        mend=mend,
+        hint=hint,
     )
 
 
@@ -227,13 +227,13 @@ def _padded(path: Path, card: ModelCard, size: tuple[int, int]) -> tuple[int, in
         raise OptionError(
             f"the size {size[0]}x{size[1]} is larger than any engine",
             expected=f"at most {LARGEST_PIXELS} pixels",
-            mend="give the size of a frame, e.g. --size 2160x3840",
+            hint="give the size of a frame, e.g. --size 2160x3840",
         )
     if min(size) < 1:
         raise OptionError(
             f"the size is {size[0]}x{size[1]}",
             expected="a height and a width of 1 or more",
-            mend="write height x width, e.g. --size 720x1280",
+            hint="write height x width, e.g. --size 720x1280",
         )
     height, width = padding.padded_size(*size, card.multiple)
     fixed = card.input.shape[1:3]  # NHWC
@@ -242,7 +242,7 @@ def _padded(path: Path, card: ModelCard, size: tuple[int, int]) -> tuple[int, in
             f"'{path}' takes {fixed[0]}x{fixed[1]} only; {size[0]}x{size[1]}, padded, is "
             f"{height}x{width}",
             expected="the graph's own size (height x width)",
-            mend=f"use --size {fixed[0]}x{fixed[1]}, or export the model with --size dynamic",
+            hint=f"use --size {fixed[0]}x{fixed[1]}, or export the model with --size dynamic",
         )
     return height, width
 

@@ -142,7 +142,7 @@ def check(flavour: Flavour, definition: Any, graph: OnnxGraph, what: str) -> int
         raise BackendError(
             f"{flavour.title} {flavour.version} misreads {what}:\n    " + "\n    ".join(shown),
             expected="a network with the attributes of the ONNX file",
-            mend="use another version of it; where GridSample is named, export the model again "
+            hint="use another version of it; where GridSample is named, export the model again "
             "with --opset 19",
         )
     return compared

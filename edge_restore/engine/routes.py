@@ -113,7 +113,7 @@ def _with_kernel(gpu: Gpu | None, detail: str) -> Answer:
     try:
         kernel = kernels.choose(gpu.compute_capability, "fp16")
     except UserError as error:
-        return False, f"{error.found}; {error.mend}"
+        return False, f"{error.found}; {error.hint}"
     return True, f"kernel for {kernel.arch} on {gpu.target}: {detail}"
 
 

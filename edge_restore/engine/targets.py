@@ -32,7 +32,7 @@ def resolve(flavour: Flavour, wanted: Sequence[str], gpu: Gpu | None) -> tuple[s
         raise BackendError(
             f"{flavour.title} builds for the GPU of its own machine, and there is none here",
             expected="an NVIDIA GPU with its driver",
-            mend="build on the machine that will run the engine; or use --flavour rtx, which "
+            hint="build on the machine that will run the engine; or use --flavour rtx, which "
             "builds anywhere for RTX GPUs",
         )
     own = (gpu.target,) if gpu is not None else ()
@@ -41,7 +41,7 @@ def resolve(flavour: Flavour, wanted: Sequence[str], gpu: Gpu | None) -> tuple[s
         raise OptionError(
             f"{flavour.title} {flavour.version} does not know the target '{unknown[0]}'",
             expected=f"one of {', '.join(possible)}",
-            mend="leave --target out to build for "
+            hint="leave --target out to build for "
             + ("the GPU that is here" if gpu else "all of them")
             + ("; for other GPUs, build on a machine that has one" if not names else ""),
         )

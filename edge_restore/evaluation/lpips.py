@@ -84,7 +84,7 @@ class Lpips:
                 + "".join(f"\n    {line}" for line in wrong[:3]) + more,
                 expected="features.N.weight and .bias of VGG16's thirteen convolutions as "
                 "torchvision numbers them, and lpips.lin0.weight to lpips.lin4.weight",
-                mend="rename the tensors, or name another file",
+                hint="rename the tensors, or name another file",
             )  # fmt: skip
         # (9 Cin, Cout): the tap before the channel, as `_convolved` lays them out.
         self._layers = {
@@ -137,7 +137,7 @@ class Lpips:
             raise ModelError(
                 f"the weights in '{self._path}' give a distance that is not finite",
                 expected="weights of LPIPS with VGG16",
-                mend="name another file",
+                hint="name another file",
             )
         return totals
 

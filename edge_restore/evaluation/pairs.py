@@ -100,7 +100,7 @@ def _found_pairs(folder: Path, trajectories: bool) -> list[Pair]:
         raise DataError(
             f"'{folder}' {'is not a folder' if folder.exists() else 'does not exist'}",
             expected=_layout(),
-            mend="check the path, or name both sides with --blurred and --sharp",
+            hint="check the path, or name both sides with --blurred and --sharp",
         )
     levels = [] if _has_sides(folder) else sorted(filter(_has_sides, folder.iterdir()))
     pairs = []
@@ -119,7 +119,7 @@ def _matched(blurred: Path, sharp: Path, trajectories: bool) -> list[Pair]:
     for side in (blurred, sharp):
         if not side.exists():
             raise DataError(
-                f"'{side}' does not exist", expected="an image or a folder", mend="check the path"
+                f"'{side}' does not exist", expected="an image or a folder", hint="check the path"
             )
     if blurred.is_file() and (sharp.is_file() or trajectories):
         pair = Pair(blurred.name, blurred, sharp)
@@ -129,7 +129,7 @@ def _matched(blurred: Path, sharp: Path, trajectories: bool) -> list[Pair]:
         raise DataError(
             f"one of '{blurred}' and '{sharp}' is a file and the other a folder",
             expected="two images or two folders",
-            mend="name both sides alike",
+            hint="name both sides alike",
         )
     left = images_in(blurred)
     folders = {file.name: file for file in sharp.iterdir() if trajectories and file.is_dir()}
@@ -147,7 +147,7 @@ def _matched(blurred: Path, sharp: Path, trajectories: bool) -> list[Pair]:
             "images without a partner:" + "".join(f"\n    {name}" for name in alone[:8]) + more,
             expected="equal file names on both sides"
             + (", or a folder of frames with the image's name" if trajectories else ""),
-            mend="rename the files, or remove those without a partner",
+            hint="rename the files, or remove those without a partner",
         )
     return [Pair(name, left[name], right[name]) for name in sorted(left)]
 
@@ -202,7 +202,7 @@ def _side(folder: Path, names: Sequence[str]) -> Path:
         raise DataError(
             f"'{folder}' has {found} the folders {', '.join(names)}",
             expected=_layout(),
-            mend="name both sides with --blurred and --sharp",
+            hint="name both sides with --blurred and --sharp",
         )
     return present[0]
 

@@ -182,7 +182,7 @@ def find(name: str) -> EvaluationProtocol:
             f"there is no evaluation protocol '{name}'",
             expected="one of: "
             + ", ".join(f"{each.name} ({each.summary})" for each in PROTOCOLS.values()),
-            mend="choose one of these names",
+            hint="choose one of these names",
         )
     return protocol
 

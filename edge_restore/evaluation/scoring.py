@@ -173,7 +173,7 @@ def _check_lpips(pair: Pair, blurred: Pixels) -> None:
         raise DataError(
             f"'{pair.blurred}' is {width}x{height}",
             expected=f"at least {LPIPS_SMALLEST}x{LPIPS_SMALLEST} pixels for LPIPS",
-            mend="remove the pair, or leave --lpips out",
+            hint="remove the pair, or leave --lpips out",
         )
 
 
@@ -302,14 +302,14 @@ def _check_unrounded(restorer: Restorer, protocol: EvaluationProtocol) -> None:
             f"the backend {restorer.name} rounds to 8 bits; the protocol '{protocol.name}' "
             "measures before that",
             expected="a backend that gives unrounded pixels",
-            mend="add --backend onnxruntime",
+            hint="add --backend onnxruntime",
         )
     if restorer.card.form != "float":
         raise ModelError(
             f"the model '{restorer.card.name}' is of the form '{restorer.card.form}', whose graph "
             f"rounds to 8 bits; the protocol '{protocol.name}' measures before that",
             expected="a model of the form 'float'",
-            mend=f"python -m export {restorer.card.network} --form float --weights W.safetensors "
+            hint=f"python -m export {restorer.card.network} --form float --weights W.safetensors "
             "--out M.onnx, then give --model M.onnx",
         )
 
@@ -320,11 +320,11 @@ def _check_sizes(blurred_path: Path, sharp_path: Path, blurred: Pixels, sharp: P
         raise DataError(
             f"'{blurred_path}' is {width}x{height}, '{sharp_path}' is {sharp_width}x{sharp_height}",
             expected="both images of a pair of one size",
-            mend="crop or scale one of them, or remove the pair",
+            hint="crop or scale one of them, or remove the pair",
         )
     if min(height, width) < SSIM_WINDOW:
         raise DataError(
             f"'{blurred_path}' is {width}x{height}",
             expected=f"at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels, the window of SSIM",
-            mend="remove the pair",
+            hint="remove the pair",
         )

@@ -134,7 +134,7 @@ def finish(main: Callable[[], int | None]) -> NoReturn:
             message = UserError(
                 f"not all of the output could be printed: {reason}",
                 expected="a standard output that takes it",
-                mend="free space, or print to another place; the files are written",
+                hint="free space, or print to another place; the files are written",
             )
             print(f"{_state.program or 'error'}: error: {message}", file=sys.stderr)
             code = UNUSABLE
@@ -170,7 +170,7 @@ def run(program: str, command: Callable[[], int | None], *, kept: str, extras: s
         _say(f"{program}: error: " + str(UserError(
             f"there is not enough memory{reason}",
             expected="memory for the work",
-            mend="give smaller inputs, a smaller --memory-budget where there is one, or end other "
+            hint="give smaller inputs, a smaller --memory-budget where there is one, or end other "
             "programs",
         )))  # fmt: skip
     except OSError as error:
@@ -178,7 +178,7 @@ def run(program: str, command: Callable[[], int | None], *, kept: str, extras: s
         _say(f"{program}: error: " + str(UserError(
             f"{where}{error.strerror or error}",
             expected="files and folders that can be read and written",
-            mend="check their permissions, their names, and the free space",
+            hint="check their permissions, their names, and the free space",
         )))  # fmt: skip
     return UNUSABLE
 

@@ -35,19 +35,19 @@ def open_container(path: Path) -> InputContainer:
         raise SourceError(
             f"'{path}' is a directory",
             expected="a video file",
-            mend="name one of the files in it",
+            hint="name one of the files in it",
         )
     if not path.exists():
         raise SourceError(
             f"there is no file '{path}'",
             expected="a video file",
-            mend="check the spelling; a relative path starts at the working directory",
+            hint="check the spelling; a relative path starts at the working directory",
         )
     if _is_playlist(path):
         raise SourceError(
             f"'{path}' is a playlist: it holds no frames, and names other files",
             expected="a video file",
-            mend="name one of its files, or record the stream to one first",
+            hint="name one of its files, or record the stream to one first",
         )
     try:
         # Other formats may name files as well, which must not be fetched from anywhere.
@@ -90,20 +90,20 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise SourceError(
             f"'{path}' is a video file without content: it holds no frame",
             expected="a video of at least one frame",
-            mend="record it again",
+            hint="record it again",
         )
     if not videos:
         kinds = sorted({str(stream.type) for stream in container.streams})
         raise SourceError(
             f"'{path}' holds no video stream, only {', '.join(kinds)}",
             expected="a file with a video stream",
-            mend="check that it is the right file",
+            hint="check that it is the right file",
         )
     if videos[0].codec_context is None:
         raise SourceError(
             f"the video in '{path}' is of a codec that this FFmpeg cannot decode",
             expected="a codec that FFmpeg can decode, e.g. H.264, H.265, VP9 or AV1",
-            mend="convert the video to H.264",
+            hint="convert the video to H.264",
         )
     return videos[0]
 
@@ -118,17 +118,17 @@ def _unreadable(path: Path, reason: str) -> SourceError:
         return SourceError(
             f"'{path}' is empty",
             expected="a video file",
-            mend="copy or record the file again",
+            hint="copy or record the file again",
         )
     if cut:
         return SourceError(
             f"'{path}' is a truncated video: {cut}",
             expected="a complete video file",
-            mend="copy the file again; where a recording was cut off, rebuild its index with the "
+            hint="copy the file again; where a recording was cut off, rebuild its index with the "
             "recorder's own repair tool",
         )
     return SourceError(
         f"'{path}' is not a video that FFmpeg can read: {reason}",
         expected="a video file, e.g. MP4, MOV, MKV, WebM, AVI or MPEG-TS",
-        mend="check that the file is what its name says",
+        hint="check that the file is what its name says",
     )

@@ -38,7 +38,7 @@ def images_in(folder: Path) -> dict[str, Path]:
         raise DataError(
             f"there is no image in '{folder}'",
             expected=f"files that end in {', '.join(SUFFIXES)}",
-            mend="check the path",
+            hint="check the path",
         )
     return images
 
@@ -50,9 +50,9 @@ class ImageError(DataError):
         problem: what is wrong with it, without its name, such as "is cut off: ...".
     """
 
-    def __init__(self, problem: str, found: str, *, expected: str, mend: str) -> None:
+    def __init__(self, problem: str, found: str, *, expected: str, hint: str) -> None:
         self.problem = problem
-        super().__init__(found, expected=expected, mend=mend)
+        super().__init__(found, expected=expected, hint=hint)
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -107,7 +107,7 @@ def _content(path: str | Path) -> bytes:
         raise
     except DataError as error:
         problem = error.found.partition(f"'{path}' ")[2] or error.found
-        raise ImageError(problem, error.found, expected=error.expected, mend=error.mend) from error
+        raise ImageError(problem, error.found, expected=error.expected, hint=error.hint) from error
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror or error}") from error
 
@@ -117,7 +117,7 @@ def _unusable(path: str | Path, problem: str) -> ImageError:
         problem,
         f"'{path}' {problem}",
         expected=f"an image, whole and in one of the formats {image_header.KINDS}",
-        mend="check the path, or save the image anew with an image program",
+        hint="check the path, or save the image anew with an image program",
     )
 
 
@@ -141,7 +141,7 @@ def output_names(names: Iterable[str], suffix: str = ".png") -> dict[str, str]:
             raise DataError(
                 f"'{given[key]}' and '{name}' would both be written to '{made[name]}'",
                 expected="images whose names differ in more than the suffix",
-                mend="rename one of them",
+                hint="rename one of them",
             )
         given[key] = name
     return made

@@ -288,7 +288,7 @@ def verified(path: str | Path) -> tuple[WeightsCard | ModelCard, bytes]:
         raise CardError(
             f"'{path}' describes '{card.described.file}', which is not beside it",
             expected=f"the file '{described}'",
-            mend="copy the file and its card together",
+            hint="copy the file and its card together",
         )
     content = read_described(described)
     check_digest(described, content, card.described.sha256)
@@ -308,13 +308,13 @@ def read_described(path: Path) -> bytes:
         raise CardError(
             f"'{path}' cannot be read: {error.strerror}",
             expected="a file that can be read",
-            mend="copy it again from where it was made",
+            hint="copy it again from where it was made",
         ) from error
     if len(content) > MAX_BYTES:
         raise CardError(
             f"'{path}' is larger than {MAX_BYTES} bytes",
             expected="a network's weights or graph",
-            mend="copy it again from where it was made",
+            hint="copy it again from where it was made",
         )
     return content
 
@@ -330,7 +330,7 @@ def check_digest(path: Path, content: bytes, expected: str) -> None:
         raise CardError(
             f"'{path}' does not match its card: its SHA-256 is {digest}",
             expected=f"{expected}, as '{card_path(path).name}' says",
-            mend="copy the file and its card again from where they were made, or export anew; "
+            hint="copy the file and its card again from where they were made, or export anew; "
             "do not load a file that somebody may have changed",
         )
 
@@ -351,21 +351,21 @@ def verified_model(model: Path) -> tuple[ModelCard, bytes]:
         raise ModelError(
             f"there is no model file '{model}'",
             expected="an ONNX file with its card beside it",
-            mend="check the spelling; `edge-restore models` lists the models that come along",
+            hint="check the spelling; `edge-restore models` lists the models that come along",
         )
     path = card_path(model)
     if not path.is_file():
         raise ModelError(
             f"'{model}' is not one of our models: it has no card '{path.name}' beside it",
             expected="an ONNX file that `python -m export` wrote, with its card",
-            mend="copy the card along with the model, or export the network with this project",
+            hint="copy the card along with the model, or export the network with this project",
         )
     card, content = verified(path)
     if not isinstance(card, ModelCard) or card.onnx.file != model.name:
         raise ModelError(
             f"'{path}' is the card of another file, not of '{model.name}'",
             expected="the model's own card",
-            mend="copy the model and its card together, under their own names",
+            hint="copy the model and its card together, under their own names",
         )
     return card, content
 
@@ -380,7 +380,7 @@ def check_model_output(out: Path) -> None:
         raise OptionError(
             f"the output '{out}' does not end in .onnx",
             expected="the name of the ONNX file to write; its card goes beside it",
-            mend=f"use --out {out.with_suffix('.onnx')}",
+            hint=f"use --out {out.with_suffix('.onnx')}",
         )
     check_writable(out)
     check_writable(card_path(out))
@@ -391,7 +391,7 @@ def _finish(fields: JsonFields, origin: str) -> None:
         raise CardError(
             f"{origin} is not a card that can be used:{fields.listing()}",
             expected=f"a JSON object of schema {WEIGHTS_SCHEMA} or {MODEL_SCHEMA}",
-            mend="use the card that was written with the file, or write both anew "
+            hint="use the card that was written with the file, or write both anew "
             "with `python -m train` or `python -m export`",
         )
 
@@ -485,7 +485,7 @@ def _load(path: Path) -> Any:
         raise CardError(
             f"there is no card '{path}'",
             expected="a card beside the file that it describes",
-            mend="copy the card with its file, or write it anew "
+            hint="copy the card with its file, or write it anew "
             "with `python -m train` or `python -m export`",
         )
     return read_json(path, _KIND)

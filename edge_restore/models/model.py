@@ -88,14 +88,14 @@ def _check_port(
         raise ModelError(
             f"'{path}' {verb} {_described(port.shape, port.layout)}, as its card says",
             expected=f"one image of {_CHANNELS} channels (RGB)",
-            mend="export a network of RGB images",
+            hint="export a network of RGB images",
         )
     if len(found) != 1 or found[0].name != port.name:
         names = ", ".join(f"'{each.name}'" for each in found) or "nothing"
         raise ModelError(
             f"'{path}' {verb} {names}",
             expected=f"'{port.name}' alone, as its card says",
-            mend="export the model again, so that card and graph agree",
+            hint="export the model again, so that card and graph agree",
         )
     shape, kind = found[0].shape, _TYPES.get(found[0].type, "another type")
     agree = shape is None or (
@@ -106,7 +106,7 @@ def _check_port(
         raise ModelError(
             f"'{path}' {verb} '{port.name}' of {kind}, {_sides(shape or ())}",
             expected=f"{port.dtype}, {_sides(port.shape)} ({port.layout}), as its card says",
-            mend="export the model again, so that card and graph agree",
+            hint="export the model again, so that card and graph agree",
         )
 
 
@@ -121,7 +121,7 @@ def _check_one_size(path: Path, card: ModelCard) -> None:
         raise ModelError(
             f"'{path}' takes frames of {taken} and gives frames of {given}",
             expected="frames of the same size, restored",
-            mend="use a model that restores; one that enlarges is not run here",
+            hint="use a model that restores; one that enlarges is not run here",
         )
 
 

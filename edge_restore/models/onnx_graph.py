@@ -157,7 +157,7 @@ def read(content: bytes, what: str) -> OnnxGraph:
             raise ModelError(
                 f"{what} keeps the tensor '{name}' in another file",
                 expected="a model in one file, all of which its hash covers",
-                mend="save it with its weights inside (onnx.save without external data)",
+                hint="save it with its weights inside (onnx.save without external data)",
             )
         graphs = _buffers((view,), 7)
         opsets = [_message_opset(entry) for entry in _buffers((view,), 8)]
@@ -170,7 +170,7 @@ def read(content: bytes, what: str) -> OnnxGraph:
         raise ModelError(
             f"{what} is not an ONNX file",
             expected="an ONNX file that `python -m export` wrote",
-            mend="copy it again from where it was made, or export it anew",
+            hint="copy it again from where it was made, or export it anew",
         ) from None
     constants = {tensor.name: tensor for tensor in tensors}
     taken = tuple(port for port in inputs if port.name not in constants)
@@ -197,7 +197,7 @@ def check_constants(graph: OnnxGraph, what: str) -> None:
                 f"{what} is damaged: '{name}' holds {count} values, its shape is "
                 f"{list(tensor.dims)}",
                 expected="as many values as the shape says",
-                mend="export the model again",
+                hint="export the model again",
             )
         values = tensor.floats()
         if values is None:
@@ -209,7 +209,7 @@ def check_constants(graph: OnnxGraph, what: str) -> None:
                 f"{what} has weights that are not finite: {count} of {values.size} values "
                 f"of '{name}'",
                 expected="finite numbers",
-                mend="train again or take an earlier checkpoint, and export that",
+                hint="train again or take an earlier checkpoint, and export that",
             )
 
 

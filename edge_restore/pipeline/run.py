@@ -115,7 +115,7 @@ def run(
         raise
     if stages.error is not None and not isinstance(stages.error, UserError):
         raise stages.error
-    result.wall_seconds = (time.perf_counter_ns() - stages.begun) / 1e9
+    result.wall_seconds = (time.perf_counter_ns() - stages.started) / 1e9
     result.warnings = [*source.warnings, *source.remarks, *sink.warnings]
     if result.frames_in != result.frames_out + sum(result.drops.values()):
         raise InternalError(f"frames were lost without a cause: {result}")
@@ -204,7 +204,7 @@ class _Stages:
         on_frame: Callable[[Frame], None] | None,
         stop: threading.Event,
     ) -> None:
-        self.begun = 0
+        self.started = 0
         self._source = source
         self._restorer = restorer
         self._sink = sink
@@ -271,7 +271,7 @@ class _Stages:
 
     def _decode(self) -> None:
         self._ready.wait()
-        self.begun = time.perf_counter_ns()
+        self.started = time.perf_counter_ns()
         if self._stop.is_set():
             self._result.interrupted = True
         elif not self._errors:
@@ -332,13 +332,13 @@ def _explained(error: Exception, stage: str) -> Exception:
         explained = UserError(
             "the memory ran out",
             expected="room for a few frames in each stage",
-            mend="close other programs, or restore smaller frames",
+            hint="close other programs, or restore smaller frames",
         )
     elif isinstance(error, OSError):
         explained = UserError(
             f"the stage '{stage}' failed: {error.strerror or error}",
             expected="files and devices that stay readable and writable",
-            mend="check the disk and the file it names, then run again",
+            hint="check the disk and the file it names, then run again",
         )
     else:
         return error
@@ -348,12 +348,12 @@ def _explained(error: Exception, stage: str) -> Exception:
 
 def _times(clock: StageClock) -> dict[str, float]:
     """Milliseconds of one frame in each of `STAGES`."""
-    begun, ended = clock.begun, clock.ended
-    waiting = begun["restore"] - ended["decode"] + begun["encode"] - ended["restore"]
+    started, ended = clock.started, clock.finished
+    waiting = started["restore"] - ended["decode"] + started["encode"] - ended["restore"]
     return {
         "decode": clock.milliseconds("decode"),
         "queue": waiting / 1e6,
         "restore": clock.milliseconds("restore"),
         "encode": clock.milliseconds("encode"),
-        "total": (ended["encode"] - begun["decode"]) / 1e6,
+        "total": (ended["encode"] - started["decode"]) / 1e6,
     }

@@ -180,7 +180,7 @@ class LatencyReport:
             raise DataError(
                 f"{origin} is not a latency report that can be used:{fields.listing()}",
                 expected=f"a JSON object of schema {SCHEMA}",
-                mend="measure again with `edge-restore run --report FILE.json`",
+                hint="measure again with `edge-restore run --report FILE.json`",
             )
         return report
 

@@ -218,7 +218,7 @@ class FileSink:
             raise SinkError(
                 "this build of PyAV has no H.264 encoder (libx264)",
                 expected="an FFmpeg that was built with x264",
-                mend="pip install --force-reinstall --only-binary=:all: av",
+                hint="pip install --force-reinstall --only-binary=:all: av",
             )
         info = self.info
         video: VideoStream = self._output.add_stream(
@@ -291,7 +291,7 @@ class FileSink:
             failure = SinkError(
                 f"'{self.path}' cannot be written: {error.strerror or error}",
                 expected="an output that takes the whole video",
-                mend=_HINTS.get(
+                hint=_HINTS.get(
                     error.errno or 0,
                     "check the free space in its folder, and the frames' size and times",
                 ),
@@ -330,12 +330,12 @@ def _check_output(path: Path, source_path: Path | None) -> None:
         raise SinkError(
             f"the output '{path}' has the suffix '{path.suffix}'",
             expected=f"one of {known}",
-            mend=f"name it e.g. '{path.with_suffix('.mp4')}'",
+            hint=f"name it e.g. '{path.with_suffix('.mp4')}'",
         )
     if source_path is not None and path.exists() and os.path.samefile(path, source_path):
         raise SinkError(
             f"the output '{path}' is the source itself",
             expected="another file",
-            mend="choose another name; the source is never written to",
+            hint="choose another name; the source is never written to",
         )
     check_writable(path)

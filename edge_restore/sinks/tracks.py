@@ -83,7 +83,7 @@ class CopiedTrack:
             self.refused += 1
             return
         if self._trial.packets >= _TRIAL_PACKETS:
-            # Begun anew with a packet that is known to be good: of the first one less is asked.
+            # Started anew with a packet that is known to be good: of the first one less is asked.
             self._trial = _Trial(self._stream, self._format, _Nowhere())
             self._trial.takes(packet)
         self._written = stamp

@@ -65,7 +65,7 @@ def open_source(uri: str | Path, *, max_frames: int | None = None) -> Source:
         raise SourceError(
             f"'{scheme}://' is not a kind of source that can be read",
             expected="the path of a video file",
-            mend="give the file's path, or record the stream to a file first",
+            hint="give the file's path, or record the stream to a file first",
         )
     # A pipe can be read once, and a file is read several times; opening one may wait for ever.
     check_input(uri, "the source", SourceError)

@@ -68,7 +68,7 @@ class FileSource:
             raise OptionError(
                 f"the greatest number of frames is {max_frames}",
                 expected="1 or more",
-                mend="leave the option out to restore the whole video",
+                hint="leave the option out to restore the whole video",
             )
         self.path = path
         self.warnings: list[str] = []
@@ -97,7 +97,7 @@ class FileSource:
                     f"frame {index} of '{self.path}' is {picture.width}x{picture.height}, "
                     f"the first was {self.info.width}x{self.info.height}",
                     expected="one size throughout",
-                    mend="cut the video where its size changes, and restore the parts",
+                    hint="cut the video where its size changes, and restore the parts",
                 )
             check_progressive(picture, index, self.path)
             pixels = colour.to_rgb(picture, self.info, reformatter)
@@ -273,7 +273,7 @@ class FileSource:
         raise SourceError(
             f"no frame of '{self.path}' can be decoded" + (f": {cut}" if cut else ""),
             expected="a video of at least one frame",
-            mend="copy or record the file again",
+            hint="copy or record the file again",
         )
 
 

@@ -34,5 +34,5 @@ def check_progressive(picture: VideoFrame, index: int, path: Path) -> None:
         f"frame {index} of '{path}' is interlaced: its even and odd lines were filmed at different "
         "times, and would be restored as one picture with combs",
         expected="progressive video",
-        mend=f"deinterlace it first: ffmpeg -i {shlex.quote(name)} -vf bwdif {shlex.quote(copy)}",
+        hint=f"deinterlace it first: ffmpeg -i {shlex.quote(name)} -vf bwdif {shlex.quote(copy)}",
     )

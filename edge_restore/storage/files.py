@@ -108,14 +108,14 @@ def remove_leftovers(folder: Path, *, always: bool = False) -> None:
         always: look even if that was done a moment ago.
     """
     key = os.path.abspath(folder)
-    begun = time.monotonic()
+    started = time.monotonic()
     when, took = _swept.get(key, (-1e9, 0.0))
-    if not always and begun - when < took / _SWEEP_SHARE:
+    if not always and started - when < took / _SWEEP_SHARE:
         return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if is_temporary(entry.name)]:
             _remove_if_left(folder / name)
-    _swept[key] = time.monotonic(), time.monotonic() - begun
+    _swept[key] = time.monotonic(), time.monotonic() - started
 
 
 def sha256(path: str | Path) -> str:
@@ -166,7 +166,7 @@ def check_folder(folder: Path, error: type[UserError] = SinkError, *, for_file: 
         raise error(
             f"the output '{for_file}' cannot be written: the folder '{folder}' {problem}",
             expected="an existing folder",
-            mend=f"mkdir -p {folder}" if problem == "does not exist" else "choose another folder",
+            hint=f"mkdir -p {folder}" if problem == "does not exist" else "choose another folder",
         )
     remove_leftovers(folder, always=True)
     try:
@@ -242,7 +242,7 @@ def reading(what: str, path: str | Path, error: type[UserError] = DataError) -> 
         raise error(
             f"{what} '{path}' cannot be read: {_reason(failure)}{within}",
             expected="something that this user can read",
-            mend="check the path and its permissions",
+            hint="check the path and its permissions",
         ) from failure
 
 
@@ -261,7 +261,7 @@ def open_input(path: str | Path, what: str, error: type[UserError] = DataError) 
             _plain_input(Path(path), what, error)
             reason = f"cannot be read: {_reason(failure)}"
         raise error(
-            f"{what} '{path}' {reason}", expected="a file that can be read", mend="check the path"
+            f"{what} '{path}' {reason}", expected="a file that can be read", hint="check the path"
         ) from failure
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -282,7 +282,7 @@ def make_folder(path: str | Path) -> Path:
         raise SinkError(
             f"the folder '{folder}' cannot be created: {_reason(failure)}",
             expected="a folder for the results",
-            mend="choose another folder",
+            hint="choose another folder",
         ) from failure
     check_folder(folder, for_file=folder / "a file")
     return folder
@@ -317,7 +317,7 @@ def unwritable(
     return error(
         f"the output '{target}' cannot be written: {reason}",
         expected=_EXPECTED.get(number or 0, "a folder that accepts new files"),
-        mend=_HINTS.get(number or 0, "choose another place, or free space and permissions there"),
+        hint=_HINTS.get(number or 0, "choose another place, or free space and permissions there"),
     )
 
 
@@ -395,16 +395,16 @@ def _plain_or_missing(target: Path, error: type[UserError]) -> os.stat_result | 
         raise unwritable(target, error, failure) from failure
     if stat.S_ISREG(status.st_mode):
         return status
-    found, mend = kind(status.st_mode), "name a file that does not exist yet"
+    found, hint = kind(status.st_mode), "name a file that does not exist yet"
     if stat.S_ISLNK(status.st_mode):
         to = os.readlink(target)
-        found, mend = f"{found} to '{to}'", f"name '{to}' itself, or remove the link"
+        found, hint = f"{found} to '{to}'", f"name '{to}' itself, or remove the link"
     elif stat.S_ISDIR(status.st_mode):
-        mend = f"name a file in it, e.g. {target / 'restored.mp4'}"
+        hint = f"name a file in it, e.g. {target / 'restored.mp4'}"
     raise error(
         f"the output '{target}' is {found}",
         expected="the name of a plain file to write",
-        mend=mend,
+        hint=hint,
     )
 
 
@@ -427,7 +427,7 @@ def _check_replaceable(target: Path, old: os.stat_result, error: type[UserError]
         raise error(
             f"the output '{target}' exists and cannot be replaced: {reason}",
             expected="a file that may be written",
-            mend="choose another name, or make the file writable",
+            hint="choose another name, or make the file writable",
         )
 
 
@@ -445,5 +445,5 @@ def _no_plain_input(path: Path, what: str, mode: int, error: type[UserError]) ->
     return error(
         f"{what} '{path}' is {kind(mode)}",
         expected="a plain file",
-        mend="name a file in it" if stat.S_ISDIR(mode) else "write what it gives into a file first",
+        hint="name a file in it" if stat.S_ISDIR(mode) else "write what it gives into a file first",
     )

@@ -74,7 +74,7 @@ def _acquire(path: Path, deadline: float, wait_seconds: float) -> int:
                     f"another process (pid {holder}) is building this engine, and did not finish "
                     f"within {wait_seconds:g} s",
                     expected="one build of an engine at a time",
-                    mend="wait for it, or give --wait more seconds; a process that is gone holds "
+                    hint="wait for it, or give --wait more seconds; a process that is gone holds "
                     "no lock",
                 ) from None
             time.sleep(_PAUSE_SECONDS)
@@ -94,5 +94,5 @@ def _unmakeable(path: Path, reason: str) -> SinkError:
     return SinkError(
         f"the lock '{path}' cannot be made: {reason}",
         expected="a folder that accepts new files",
-        mend="choose another folder with --cache",
+        hint="choose another folder with --cache",
     )

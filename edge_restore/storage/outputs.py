@@ -108,7 +108,7 @@ def check_outputs(
                 raise error(
                     f"{name} '{path}' and {other} '{first}' are the same file",
                     expected="a file of its own for each",
-                    mend="give one of them another name",
+                    hint="give one of them another name",
                 )
         alike.append((name, path, place))
     _check_no_input(named, read, error)
@@ -122,7 +122,7 @@ def _check_new_folder(name: str, folder: Path, error: type[UserError]) -> None:
         raise error(
             f"{name} '{folder}' is {kind(mode)}",
             expected="a folder, or a name that is not taken",
-            mend="choose another one",
+            hint="choose another one",
         )
     check_folder(present, error, for_file=folder)
 
@@ -175,7 +175,7 @@ def _check_lengths(path: Path, names: Iterable[str], folder: Path, error: type[U
                 f"the output '{path}' cannot be written: '{name[:40]}...' is "
                 f"{len(os.fsencode(name))} bytes long",
                 expected=f"names of at most {longest} bytes",
-                mend="choose a shorter name",
+                hint="choose a shorter name",
             )
 
 
@@ -207,7 +207,7 @@ def _check_no_input(
             raise error(
                 f"{name} '{path}' is {what} itself, or lies in it",
                 expected="a file that is not read by the same command",
-                mend="choose another name; inputs are never written to",
+                hint="choose another name; inputs are never written to",
             )
         if isinstance(source, InputFolder):
             _check_no_future_input(what, source, homes, error)
@@ -227,7 +227,7 @@ def _check_no_future_input(
                 f"{name} '{path}' would lie among the files of {what}, '{source.path}', and be "
                 "read as one of them the next time",
                 expected="a place outside of the inputs",
-                mend="choose another folder",
+                hint="choose another folder",
             )
 
 

@@ -20,13 +20,13 @@ class Kind:
     Attributes:
         what: with its article, e.g. "a card".
         expected: what would have been usable.
-        mend: what to do about one that is not.
+        hint: what to do about one that is not.
         error: what is raised.
     """
 
     what: str
     expected: str
-    mend: str
+    hint: str
     error: type[UserError] = DataError
 
     def unusable(self, path: str | Path, problem: str) -> UserError:
@@ -34,7 +34,7 @@ class Kind:
         return self.error(
             f"'{path}' cannot be read as {self.what}: {problem}",
             expected=self.expected,
-            mend=self.mend,
+            hint=self.hint,
         )
 
 

@@ -84,7 +84,7 @@ def read_floats(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[np.fl
         raise ModelError(
             f"there is no weights file '{path}'",
             expected="a .safetensors file",
-            mend="check the path",
+            hint="check the path",
         )
     with open_plain(path, KIND) as (file, size):
         try:

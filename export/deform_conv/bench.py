@@ -68,7 +68,7 @@ def require_gpu() -> Any:
         raise BackendError(
             "this machine has no NVIDIA GPU that torch can use",
             expected="an NVIDIA GPU, its driver, and a torch built for CUDA",
-            mend="run `python -m export.deform_conv.bench` on such a machine",
+            hint="run `python -m export.deform_conv.bench` on such a machine",
         )
     return torch
 
@@ -137,7 +137,7 @@ def bench_layer(
         raise BackendError(
             f"the GPU's memory does not hold the reference for {height}x{width}",
             expected=f"about {height * width * TAPS_CHANNELS * 12 >> 30} GB for its taps",
-            mend="time a smaller layer with --size",
+            hint="time a smaller layer with --size",
         ) from failure
     runs = {
         "ours": kernel,
@@ -266,7 +266,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.samples < 1:
         raise OptionError(
             f"--samples {args.samples} measures nothing", expected="1 or more",
-            mend="leave it out for 200",
+            hint="leave it out for 200",
         )  # fmt: skip
     if args.out is not None:
         check_writable(args.out)

@@ -128,7 +128,7 @@ def main() -> int:
         if not options.kind or len(options.kind) != 1:
             parser().error("--case needs one --kind")
         return _one(options.kind[0], options.case, options.seed, options.keep)
-    begun = time.monotonic()
+    started = time.monotonic()
     results = []
     with run_folder() as root:
         chosen = [name for name in registry.names() if name in (options.kind or registry.names())]
@@ -138,7 +138,7 @@ def main() -> int:
             results.append(result)
             if result.verdict in table.FAULTS:
                 print(table.line(result), flush=True)
-    minutes = (time.monotonic() - begun) / 60
+    minutes = (time.monotonic() - started) / 60
     text = table.markdown(results, minutes)
     print(text)
     if options.out is not None:

@@ -86,14 +86,14 @@ class Sandbox:
             (case / name).mkdir(exist_ok=True)
         if self._uid is not None:
             _give(case, self._uid)
-        begun = time.monotonic()
+        started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
             _in_child(lambda: self._start(attack, case, afresh))
         code = self._wait(child, self.seconds)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         out, err = (_text(case / name) for name in ("stdout", "stderr"))
         return Outcome(code, out, err, work, seconds)
 

@@ -228,7 +228,7 @@ def test_too_little_footage_is_one_error(tmp_path, capsys):
     out = tmp_path / "set.npz"
     assert main(["collect", str(tmp_path), "--out", str(out)]) == 2
     said = capsys.readouterr().err
-    assert "has 2 frame(s) that can be used, but only 1 different" in said and "to mend" in said
+    assert "has 2 frame(s) that can be used, but only 1 different" in said and "hint" in said
     assert not out.exists()
     assert main(["collect", str(tmp_path), "--out", str(out), "--count", "2"]) == 2
     assert calibration_set.FEWEST == 4

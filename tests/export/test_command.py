@@ -65,7 +65,7 @@ def refused(weights, tmp_path, capsys):
         message = capsys.readouterr().err
         assert message.startswith("export: error: ")
         assert "expected: " in message
-        assert "to mend:" in message
+        assert "hint:" in message
         return message
 
     return refused

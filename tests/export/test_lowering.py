@@ -92,7 +92,7 @@ def test_an_opset_whose_mode_older_tensorrt_takes_for_nearest_is_refused(opset):
     model, _ = layer(opset=opset)
     with pytest.raises(OptionError, match=f"GridSample of opset {opset} .*'linear'") as caught:
         lower(model)
-    assert "--opset 19" in caught.value.mend
+    assert "--opset 19" in caught.value.hint
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

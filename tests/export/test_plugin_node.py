@@ -198,7 +198,7 @@ def test_what_the_kernel_cannot_do_is_refused(changes, message):
     with pytest.raises(ModelError, match=message) as caught:
         to_plugin(layer(**changes))
     assert "'part/DeformConv'" in caught.value.found
-    assert "--deformable GridSample" in caught.value.mend
+    assert "--deformable GridSample" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["no mask", "no sigmoid", "computed weight", "computed bias"])

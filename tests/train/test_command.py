@@ -265,7 +265,7 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert main(filled) == 2
     error = capsys.readouterr().err
     assert says in error
-    assert "to mend:" in error
+    assert "hint:" in error
     assert "Traceback" not in error
     assert not (tmp_path / "p.npz").exists()
     assert cards.card_path(tmp_path / "o" / "svdn.safetensors").exists() is False

@@ -119,5 +119,5 @@ def test_logs_that_are_none(tmp_path, capsys):
     for name, says in (("a.txt", "no line of a validation"), ("none.txt", "No such file")):
         assert main(["curves", str(tmp_path / name), "--out", str(tmp_path / "o.png")]) == 2
         error = capsys.readouterr().err
-        assert says in error and "to mend:" in error
+        assert says in error and "hint:" in error
         assert not (tmp_path / "o.png").exists()

@@ -137,5 +137,5 @@ def test_what_cannot_be_explained(network, tmp_path, capsys):
     for arguments, says in cases:
         assert main(["explain", *map(str, arguments), "--out", str(out)]) == 2
         error = capsys.readouterr().err
-        assert says in error and "to mend:" in error and "Traceback" not in error
+        assert says in error and "hint:" in error and "Traceback" not in error
         assert not out.exists()

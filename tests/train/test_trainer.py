@@ -79,7 +79,7 @@ def test_training_mends_what_was_put_wrong(recipe, pack, tmp_path):
 
 def test_the_kept_weights_are_a_moving_average(recipe, pack, tmp_path):
     """One step: the average keeps 2/11 of where it began, as far as `ema` allows."""
-    begun, whole, young, slow = (
+    started, whole, young, slow = (
         trainer.train(
             recipe(steps=1, warmup=0, ema=ema),
             pack,
@@ -88,9 +88,9 @@ def test_the_kept_weights_are_a_moving_average(recipe, pack, tmp_path):
         ).weights["tail.weight"]
         for i, (ema, end) in enumerate(((0.0, 0), (0.0, 9), (0.999, 9), (0.1, 9)))
     )
-    assert not torch.equal(begun, whole)
-    torch.testing.assert_close(young, begun + (1 - 2 / 11) * (whole - begun))
-    torch.testing.assert_close(slow, begun + (1 - 0.1) * (whole - begun))
+    assert not torch.equal(started, whole)
+    torch.testing.assert_close(young, started + (1 - 2 / 11) * (whole - started))
+    torch.testing.assert_close(slow, started + (1 - 0.1) * (whole - started))
 
 
 def test_no_time_left_still_leaves_a_checkpoint_and_a_score(recipe, pack, tmp_path):

@@ -27,7 +27,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
         raise OptionError(
             f"no network is called '{name}'",
             expected="one of: " + ", ".join(NETWORKS),
-            mend="choose one of these names",
+            hint="choose one of these names",
         )
     try:
         return NETWORKS[name](**arguments)
@@ -35,7 +35,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
         raise OptionError(
             f"network '{name}' cannot be built with {arguments}: {error}",
             expected="the switches that its constructor lists",
-            mend=f"see the docstring of {NETWORKS[name].__name__}",
+            hint=f"see the docstring of {NETWORKS[name].__name__}",
         ) from error
 
 

@@ -44,7 +44,7 @@ class CompressionModel:
             raise OptionError(
                 f"JPEG quality from {self.jpeg_worst} to {self.jpeg_best}",
                 expected="1 <= jpeg_worst <= jpeg_best <= 100",
-                mend="correct these keys",
+                hint="correct these keys",
             )
 
     @classmethod
@@ -58,7 +58,7 @@ class CompressionModel:
             raise OptionError(
                 f"no compression severity is called '{severity}'",
                 expected="one of: " + ", ".join(SEVERITIES),
-                mend="choose one of these names",
+                hint="choose one of these names",
             )
         return cls(1.0, *SEVERITIES[severity])
 
@@ -108,7 +108,7 @@ def h264(frames: Iterable[Pixels], crf: int, rate: int = 30) -> Iterator[Pixels]
         raise OptionError(
             f"H.264 with a rate factor of {crf}",
             expected="0 (best) to 51 (worst)",
-            mend="choose one, such as " + ", ".join(map(str, H264_CRF.values())),
+            hint="choose one, such as " + ", ".join(map(str, H264_CRF.values())),
         )
     av = optional.require("av", needed_for="H.264 artefacts")
     cv2 = optional.require("cv2", needed_for="H.264 artefacts")

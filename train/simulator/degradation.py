@@ -46,7 +46,7 @@ class Degradation:
             raise OptionError(
                 f"no task is called '{task}'",
                 expected="one of: " + ", ".join(TASKS),
-                mend="choose one of these names",
+                hint="choose one of these names",
             )
         compression = CompressionModel.of(severity) if jpeg else CompressionModel()
         if task == "denoise":

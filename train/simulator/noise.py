@@ -41,13 +41,13 @@ class NoiseModel:
                 f"gaussian {self.gaussian_least} to {self.gaussian}, "
                 f"photons {self.photons_least} to {self.photons}",
                 expected="gaussian_least <= gaussian and photons_least <= photons",
-                mend="swap them",
+                hint="swap them",
             )
         if self.photons and self.photons_least < 1:
             raise OptionError(
                 f"photons_least is {self.photons_least}",
                 expected="1 or more where photons is not 0",
-                mend="give the fewest photons that a white pixel may collect, such as 50",
+                hint="give the fewest photons that a white pixel may collect, such as 50",
             )
 
     @classmethod
@@ -61,7 +61,7 @@ class NoiseModel:
             raise OptionError(
                 f"no noise severity is called '{severity}'",
                 expected="one of: " + ", ".join(SEVERITIES),
-                mend="choose one of these names",
+                hint="choose one of these names",
             )
         return cls(gaussian_least=SEVERITIES[severity], gaussian=SEVERITIES[severity])
 

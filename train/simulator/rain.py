@@ -47,7 +47,7 @@ class RainModel:
             raise OptionError(
                 f"rain with opacity {self.opacity}, mist {self.mist}, longest {self.longest}",
                 expected="opacity and mist of 1 or less, longest from 1 to 64 pixels",
-                mend="correct these keys",
+                hint="correct these keys",
             )
 
     @classmethod
@@ -61,7 +61,7 @@ class RainModel:
             raise OptionError(
                 f"no rain severity is called '{severity}'",
                 expected="one of: " + ", ".join(SEVERITIES),
-                mend="choose one of these names",
+                hint="choose one of these names",
             )
         return cls(*SEVERITIES[severity])
 

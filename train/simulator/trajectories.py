@@ -155,7 +155,7 @@ def paths(length: Tensor, generator: torch.Generator, trajectory: str = "walk") 
         raise OptionError(
             f"no trajectory is called '{trajectory}'",
             expected="one of: " + ", ".join(TRAJECTORIES),
-            mend="choose one of these names",
+            hint="choose one of these names",
         )
     steps = (path[:, 1:] - path[:, :-1]).norm(dim=-1).sum(dim=1)
     path = path * (length / steps)[:, None, None]

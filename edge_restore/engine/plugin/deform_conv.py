@@ -152,7 +152,7 @@ def _check_arguments(kernel: Kernel) -> None:
         raise BackendError(
             f"the kernel '{kernel.file}' takes ({listed})",
             expected=f"({', '.join(expected)}), the numbers in between as i32",
-            mend="compile the kernels again with `python -m export.deform_conv compile`",
+            hint="compile the kernels again with `python -m export.deform_conv compile`",
         )
 
 
@@ -160,6 +160,6 @@ def _unfit(problem: str, expected: str) -> BackendError:
     return BackendError(
         f"a node {OPERATOR} cannot be run: {problem}",
         expected=expected,
-        mend="export the model again with `python -m export`, at a fixed size, or with "
+        hint="export the model again with `python -m export`, at a fixed size, or with "
         "--deformable GridSample, which needs no plugin",
     )

@@ -121,7 +121,7 @@ def _driver() -> ctypes.CDLL:
         raise BackendError(
             f"there is no CUDA driver: {error}",
             expected="an NVIDIA GPU with its driver",
-            mend="install NVIDIA's driver, or run on the CPU with --backend onnxruntime",
+            hint="install NVIDIA's driver, or run on the CPU with --backend onnxruntime",
         ) from error
     _check(cuda, cuda.cuInit(ctypes.c_uint(0)), "start")
     return cuda
@@ -136,5 +136,5 @@ def _check(cuda: ctypes.CDLL, status: int, doing: str) -> None:
     raise BackendError(
         f"the CUDA driver cannot {doing}: {reason} (error {status})",
         expected="a working GPU that runs this kernel",
-        mend="look at `edge-restore doctor`; update NVIDIA's driver where the error is about PTX",
+        hint="look at `edge-restore doctor`; update NVIDIA's driver where the error is about PTX",
     )

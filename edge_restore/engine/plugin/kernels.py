@@ -91,7 +91,7 @@ class Geometry:
             raise BackendError(
                 f"a deformable convolution with {problem} cannot be launched",
                 expected="sizes that fit together, each image below 2**31 pixels",
-                mend="check the layer's sizes against those that `Geometry` documents",
+                hint="check the layer's sizes against those that `Geometry` documents",
             )
         return astuple(self)
 
@@ -258,7 +258,7 @@ def grid(
         raise BackendError(
             f"{n} images of {out_h}x{out_w} pixels and {cout} channels need {blocks} blocks",
             expected=f"at least one, and at most {_GRID_YZ} images",
-            mend="run the layer on fewer images at a time",
+            hint="run the layer on fewer images at a time",
         )
     return blocks
 
@@ -295,14 +295,14 @@ def choose(
         raise BackendError(
             f"there is no deformable-convolution kernel for precision '{precision}'",
             expected=" or ".join(PRECISIONS),
-            mend="build the engine with --precision fp16 or fp32",
+            hint="build the engine with --precision fp16 or fp32",
         )
     name = "sm_{}{}".format(*compute_capability)
     if compute_capability < OLDEST:
         raise BackendError(
             f"this GPU is {name}, too old for the deformable-convolution kernel",
             expected="an NVIDIA GPU of compute capability 8.0 (Ampere) or newer",
-            mend="use the plugin-free form: python -m export ... --deformable GridSample",
+            hint="use the plugin-free form: python -m export ... --deformable GridSample",
         )
     aligned = alignment != 1
     fitting = [
@@ -366,14 +366,14 @@ def _is_arch(value: object) -> bool:
 
 def _broken(found: str) -> BackendError:
     kind = _kind("")
-    return BackendError(found, expected=kind.expected, mend=kind.mend)
+    return BackendError(found, expected=kind.expected, hint=kind.hint)
 
 
 def _kind(what: str) -> Kind:
     return Kind(
         what,
         expected="the kernels as they were shipped",
-        mend="install edge-restore again; in a checkout, write them anew with "
+        hint="install edge-restore again; in a checkout, write them anew with "
         "`python -m export.deform_conv compile --out edge_restore/engine/plugin/ptx`",
         error=BackendError,
     )

@@ -128,5 +128,5 @@ def precision_of(trt: Any, dtype: Any) -> str:
     raise BackendError(
         f"a node {OPERATOR} has an image of type {dtype}",
         expected="float16 or float32",
-        mend="export the model again with --precision fp16 or fp32",
+        hint="export the model again with --precision fp16 or fp32",
     )

@@ -63,13 +63,13 @@ def register(
         raise BackendError(
             f"{_named(trt)} has no plugins of the route '{route}'",
             expected=f"one of {', '.join(possible) or '(it has none)'}",
-            mend="leave the route out, or export the model with --deformable GridSample",
+            hint="leave the route out, or export the model with --deformable GridSample",
         )
     if not possible:
         raise BackendError(
             f"{_named(trt)} takes no plugins, so it cannot run the node {OPERATOR}",
             expected="TensorRT 10 or newer, the standard library",
-            mend="export the model with --deformable GridSample, which needs no plugin",
+            hint="export the model with --deformable GridSample, which needs no plugin",
         )
     _target.compute_capability = compute_capability
     known = registered(trt)
@@ -87,14 +87,14 @@ def register(
                 raise BackendError(
                     f"{_named(trt)} refused the plugin {NAMESPACE}::{OPERATOR}",
                     expected="a registry without a plugin of that name",
-                    mend="start a new process; report it if it happens again",
+                    hint="start a new process; report it if it happens again",
                 )
             _creators.append(creator)
     if route is not None and known != route:
         raise BackendError(
             f"the plugin {NAMESPACE}::{OPERATOR} is already registered by the route '{known}'",
             expected=f"a process that has not, to use '{route}'",
-            mend="use one route in one process",
+            hint="use one route in one process",
         )
     return known
 
@@ -141,7 +141,7 @@ class _Target:
                 raise BackendError(
                     f"the kernel of {OPERATOR} cannot be chosen: no GPU is here",
                     expected="an NVIDIA GPU with its driver",
-                    mend="build on the machine that will run the engine",
+                    hint="build on the machine that will run the engine",
                 )
             capability = gpu.compute_capability
         return kernels.choose(capability, precision, alignment)

@@ -47,15 +47,15 @@ def find(name: str | Path) -> list[Path]:
         return [file for file in files if file.is_file()]
     path = Path(name)
     if path.suffix.lower() != ".onnx":
-        found, mend = f"there is no model '{name}'", "list the models with `edge-restore models`"
+        found, hint = f"there is no model '{name}'", "list the models with `edge-restore models`"
         if str(name) in NETWORKS:
             found = f"no weights of '{name}' are shipped"
-            mend = f"train {name} and export it (docs/train_your_own.md)"
+            hint = f"train {name} and export it (docs/train_your_own.md)"
         raise ModelError(
             found,
             expected=f"one of {', '.join(names()) or '(the zoo is empty)'}, or the path "
             "of an .onnx file with a card beside it",
-            mend=mend,
+            hint=hint,
         )
     check_input(path, "the model file", ModelError)
     check_input(card_path(path), "the card", ModelError)
@@ -63,13 +63,13 @@ def find(name: str | Path) -> list[Path]:
         raise ModelError(
             f"there is no model file '{path}'",
             expected="an .onnx file",
-            mend="check the path, or list the shipped models with `edge-restore models`",
+            hint="check the path, or list the shipped models with `edge-restore models`",
         )
     if not card_path(path).is_file():
         raise ModelError(
             f"the model file '{path}' is not one of ours: it has no card",
             expected=f"'{card_path(path).name}' beside it, which says how to feed the model",
-            mend="export it with `python -m export`, which writes both",
+            hint="export it with `python -m export`, which writes both",
         )
     return [path]
 

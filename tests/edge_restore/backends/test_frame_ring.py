@@ -106,14 +106,14 @@ def test_a_padded_picture_is_cropped_to_the_frame(ring: FrameRing) -> None:
 def test_the_clock_is_stamped_in_order(ring: FrameRing) -> None:
     frames = [frame(i) for i in range(3)]
     frames[0].clock.begin("restore")  # the restorer began to pad it
-    begun = frames[0].clock.begun["restore"]
+    started = frames[0].clock.started["restore"]
     for each in frames:
         ring.submit(each)
-    assert frames[0].clock.begun["restore"] == begun
+    assert frames[0].clock.started["restore"] == started
     ring.flush()
     for each in frames:
         assert each.clock.milliseconds("restore") >= 0
-    ends = [each.clock.ended["restore"] for each in frames]
+    ends = [each.clock.finished["restore"] for each in frames]
     assert ends == sorted(ends)
 
 

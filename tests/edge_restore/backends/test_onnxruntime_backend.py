@@ -139,7 +139,7 @@ def test_an_odd_size_in_tiles(models: dict[str, Path], noisy_picture: Pixels) ->
 def test_the_default_budget_is_of_the_free_memory() -> None:
     assert 1 << 20 < limits.available_bytes() < 1 << 50
     expected = limits.available_bytes() * memory.BUDGET_FRACTION / memory.ACTIVATION_BYTES_PER_PIXEL
-    assert memory.greatest_area(None) == pytest.approx(expected, rel=0.2)
+    assert memory.max_area(None) == pytest.approx(expected, rel=0.2)
 
 
 def test_a_model_that_lacks_an_operator_is_passed_over(

@@ -186,6 +186,6 @@ def test_without_the_package(models: dict[str, Path], monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DependencyError, match="'openvino' is not installed") as caught:
         backends.create("openvino", [models["camera"]])
-    assert "edge-restore[openvino]" in caught.value.mend
+    assert "edge-restore[openvino]" in caught.value.hint
     status = {one.name: one for one in backends.available()}["openvino"]
-    assert not status.available and "edge-restore[openvino]" in status.mend
+    assert not status.available and "edge-restore[openvino]" in status.hint

@@ -57,7 +57,7 @@ def test_a_library_that_is_not_installed(name: str, module: str, extra: str) -> 
         pytest.skip(f"{module} is installed")
     with pytest.raises(DependencyError, match="cannot be used here: not installed") as caught:
         backends.create(name, zoo.find("svdn"))
-    assert f"pip install 'edge-restore[{extra}]'" in caught.value.mend
+    assert f"pip install 'edge-restore[{extra}]'" in caught.value.hint
 
 
 def test_pycuda_is_not_installed() -> None:
@@ -65,7 +65,7 @@ def test_pycuda_is_not_installed() -> None:
         pytest.skip("PyCUDA is installed")
     with pytest.raises(DependencyError, match="'pycuda' is not installed") as caught:
         cuda.require(graphs=False)
-    assert caught.value.mend == "pip install pycuda"
+    assert caught.value.hint == "pip install pycuda"
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(without_gpu: None, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_every_backend_has_a_status(without_gpu: None) -> None:
     assert list(statuses) == list(backends.NAMES[1:])
     for name in tensorrt.FLAVOURS:
         assert not statuses[name].available
-        assert statuses[name].detail and statuses[name].mend
+        assert statuses[name].detail and statuses[name].hint
 
 
 def test_frames_in_flight() -> None:
@@ -140,7 +140,7 @@ def test_the_best_variant_of_a_zoo_model_comes_first(
     with pytest.raises(BackendError, match="TensorRT-RTX can run none of the models") as caught:
         best(RTX)
     assert "net.onnx: TensorRT-RTX has no deformable convolution" in caught.value.found
-    assert "--deformable GridSample" in caught.value.mend
+    assert "--deformable GridSample" in caught.value.hint
 
 
 def test_why_a_model_does_not_fit(tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_graph_call_that_fails(
 
 def test_too_little_memory_has_its_own_advice() -> None:
     error = cuda.failure("allocate memory", "cuMemAlloc failed: out of memory")
-    assert "end other programs that use the GPU" in error.mend
-    assert "dmesg" in cuda.failure("restore a frame", "cuEventSynchronize failed: xid").mend
+    assert "end other programs that use the GPU" in error.hint
+    assert "dmesg" in cuda.failure("restore a frame", "cuEventSynchronize failed: xid").hint
 
 
 def test_the_rtx_library_refuses_an_engine_where_there_is_no_gpu(

@@ -205,7 +205,7 @@ def test_closing_waits_for_frames_under_way(stage: Stage) -> None:
 
 def test_an_engine_that_cannot_be_loaded_leaves_nothing(stage: Stage) -> None:
     def refuse(*_: Any) -> None:
-        raise BackendError("no", expected="yes", mend="none")
+        raise BackendError("no", expected="yes", hint="none")
 
     stage._replace(tensorrt, "Session", refuse)
     restorer = stage.restorer()
@@ -228,7 +228,7 @@ def test_too_little_memory_for_the_last_slot_leaves_nothing(stage: Stage) -> Non
     stage._replace(driver, "mem_alloc", scarce)
     with pytest.raises(BackendError, match="cannot allocate memory for frames of 16x12") as caught:
         stage.restorer().open(HEIGHT, WIDTH)
-    assert "end other programs" in caught.value.mend
+    assert "end other programs" in caught.value.hint
     assert stage.world.contexts == 0 and not stage.world.allocations
 
 
@@ -258,7 +258,7 @@ def test_a_gpu_that_fails_is_told_as_a_backend_error(stage: Stage) -> None:
 
 def test_without_a_graph_it_runs_and_says_why(stage: Stage) -> None:
     def refuse(*_: Any) -> None:
-        raise BackendError("no capture today", expected="one", mend="none")
+        raise BackendError("no capture today", expected="one", hint="none")
 
     stage._replace(cuda, "CapturedGraph", refuse)
     restorer = stage.restorer()

@@ -255,7 +255,7 @@ def test_engines_that_cannot_be_used(
     assert re.search(complaint, caught.value.found)
     library.told.clear()
     assert library.alive == [] and library.orphans == 0
-    assert "edge-restore build" in caught.value.mend
+    assert "edge-restore build" in caught.value.hint
 
 
 def test_calls_that_the_library_refuses(library: Library) -> None:

@@ -199,7 +199,7 @@ def test_bad_input_is_one_error(
 ) -> None:
     assert cli.main(["bench", *words, "--model", str(model)]) == 2
     said = capsys.readouterr().err
-    assert message in said and "to mend" in said and "Traceback" not in said
+    assert message in said and "hint" in said and "Traceback" not in said
 
 
 def test_every_cpu_backend_has_its_peaks(

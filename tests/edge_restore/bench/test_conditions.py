@@ -74,7 +74,7 @@ def test_files_of_a_machine_that_tells(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(conditions, "_CPUS", tmp_path)
     monkeypatch.setattr(conditions, "_ZONES", tmp_path / "zones")
     found = conditions.now()
-    assert (found.governor, found.clock_mhz, found.greatest_clock_mhz) == ("schedutil", 1500, 2000)
+    assert (found.governor, found.clock_mhz, found.max_clock_mhz) == ("schedutil", 1500, 2000)
     assert found.celsius == 71.5
 
 

@@ -48,7 +48,7 @@ def test_slow_calls_need_few_to_warm_up() -> None:
 def test_a_warm_up_without_end_is_told() -> None:
     clock = Clock()
     falling = (1000 * 0.9**n for n in range(10_000))
-    found = measure({"a": clock.task("a", falling)}, greatest_seconds=8, clock=clock)["a"]
+    found = measure({"a": clock.task("a", falling)}, max_seconds=8, clock=clock)["a"]
     assert not found.settled
 
 
@@ -72,7 +72,7 @@ def test_things_take_turns() -> None:
 
 def test_the_time_limit_leaves_one_sample_a_round() -> None:
     clock = Clock()
-    found = measure({"a": clock.task("a", repeat(4000.0))}, greatest_seconds=3, clock=clock)["a"]
+    found = measure({"a": clock.task("a", repeat(4000.0))}, max_seconds=3, clock=clock)["a"]
     assert [len(one) for one in found.rounds_ms] == [1, 1, 1] and not found.settled
 
 

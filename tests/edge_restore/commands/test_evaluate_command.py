@@ -269,7 +269,7 @@ def test_a_restorer_that_fails_costs_no_score(
         calls.append(arguments)
         if len(calls) > 2:
             if failure is BackendError:
-                raise BackendError("the device is gone", expected="a device", mend="plug it in")
+                raise BackendError("the device is gone", expected="a device", hint="plug it in")
             raise failure("the device is gone")
         return restored(*arguments)
 

@@ -78,7 +78,7 @@ def test_doctor_tries_every_model(folder: Path, capsys: pytest.CaptureFixture[st
     document = json.loads(capsys.readouterr().out)
     checks = {check["name"]: check for check in document["checks"]}
     assert checks["model good"]["ok"] and not checks["model changed"]["ok"]
-    assert "copy the file and its card again" in checks["model changed"]["mend"]
+    assert "copy the file and its card again" in checks["model changed"]["hint"]
     assert not document["ready"]
     (folder / "changed.onnx").unlink()
     assert main(["doctor", "--json"]) == 0

@@ -142,8 +142,8 @@ def test_what_is_shown_is_not_obeyed() -> None:
 
 
 def test_errors_show_control_characters() -> None:
-    error = OptionError("'\x1b[2J\nfoo'\n    second", expected="x\x07", mend="\udcff")
-    assert str(error) == ("'\\x1b[2J\\nfoo'\n    second\n  expected: x\\x07\n  to mend:  \\xff")
+    error = OptionError("'\x1b[2J\nfoo'\n    second", expected="x\x07", hint="\udcff")
+    assert str(error) == ("'\\x1b[2J\\nfoo'\n    second\n  expected: x\\x07\n  hint:     \\xff")
 
 
 def test_tables_and_pages_show_control_characters() -> None:

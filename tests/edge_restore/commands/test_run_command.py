@@ -185,7 +185,7 @@ def test_ctrl_c_in_a_real_process(model: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    while process.poll() is None and len(names(tmp_path)) < 2:  # until the output is begun
+    while process.poll() is None and len(names(tmp_path)) < 2:  # until the output is started
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -237,7 +237,7 @@ def test_a_size_change_in_mid_stream_keeps_the_frames_before_it(
     "failure",
     [
         MemoryError(),
-        BackendError("not finite", expected="numbers", mend="another model"),
+        BackendError("not finite", expected="numbers", hint="another model"),
         OSError(errno.EIO, os.strerror(errno.EIO)),
     ],
 )
@@ -359,7 +359,7 @@ def refused(
     printed = capsys.readouterr()
     assert "edge-restore: error: " in printed.err
     assert "Traceback" not in printed.err
-    assert "\n  expected: " in printed.err and "\n  to mend:  " in printed.err
+    assert "\n  expected: " in printed.err and "\n  hint:     " in printed.err
     for part in parts:
         assert part in printed.err
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before

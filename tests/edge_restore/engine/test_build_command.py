@@ -80,7 +80,7 @@ def refused(rtx: Flavour, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
         said = capsys.readouterr()
         assert said.err.startswith("edge-restore: error: ")
-        assert "  expected: " in said.err and "  to mend:  " in said.err
+        assert "  expected: " in said.err and "  hint:     " in said.err
         assert "Traceback" not in said.err and said.out == ""
         return said.err
 
@@ -113,7 +113,7 @@ def test_a_precision_that_the_onnx_does_not_carry(refused: Refused, graph: Graph
     message = refused("--precision", "fp16", given=graph("svdn", "fp32"))
     assert "does not carry fp16: its graph is fp32" in message
     assert "--precision fp16 --deformable GridSample" in message
-    command = message.split("to mend:")[1].strip()
+    command = message.split("hint:")[1].strip()
     assert command.startswith("python -m export svdn --weights train/released/svdn.safetensors")
     assert "quantise its graph" in refused("--precision", "int8")
     assert "does not carry fp32: its graph is fp16" in refused(given=graph("svdn", "fp16"))
@@ -124,7 +124,7 @@ def test_the_export_command_of_the_message_is_one_that_export_takes(
 ) -> None:
     export = pytest.importorskip("export.__main__")
     message = refused("--precision", "fp16", given=graph("svdn", "fp32"))
-    _, _, _, *arguments = shlex.split(message.split("to mend:")[1])
+    _, _, _, *arguments = shlex.split(message.split("hint:")[1])
     parsed = export.parser().parse_args(arguments)
     assert (parsed.network, parsed.precision, parsed.deformable) == ("svdn", "fp16", "GridSample")
     assert parsed.form == "camera" and parsed.out.suffix == ".onnx"
@@ -186,8 +186,8 @@ def test_tensorrt_that_is_not_installed(
     said = message("rtx")
     assert "TensorRT-RTX cannot be used here: not installed" in said
     assert "pip install 'edge-restore[rtx]'" in said
-    (mend,) = [line for line in message("tensorrt").splitlines() if "to mend" in line]
-    assert "desktop: pip install 'edge-restore[gpu]'; Jetson: it comes with JetPack" in mend
+    (hint,) = [line for line in message("tensorrt").splitlines() if "hint" in line]
+    assert "desktop: pip install 'edge-restore[gpu]'; Jetson: it comes with JetPack" in hint
     said = message("auto")
     assert "and" in said and "cannot be used here: neither is installed" in said
     assert "edge-restore[gpu]" in said and "edge-restore[rtx]" in said

@@ -157,8 +157,8 @@ def test_an_operator_that_rtx_lacks_is_named_with_its_node(
         builder.build(planned(rtx, path, "fp32"))
     operator = {"DeformConv": "DeformConv", "plugin": "EdgeRestoreDeformConv"}[kind]
     assert f"the operator {operator} of the node 'neck.deform1/{operator}'" in caught.value.found
-    assert "python -m export svdn" in caught.value.mend
-    assert "--deformable GridSample" in caught.value.mend
+    assert "python -m export svdn" in caught.value.hint
+    assert "--deformable GridSample" in caught.value.hint
 
 
 def test_any_operator_that_rtx_lacks_is_named_with_its_node(rtx: Flavour, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_any_operator_that_rtx_lacks_is_named_with_its_node(rtx: Flavour, tmp_pa
     with pytest.raises(BackendError) as caught:
         builder.build(planned(rtx, path, "fp32", (64, 96)))
     assert "the operator Det of the node 'body/determinant'" in caught.value.found
-    assert "see docs/engines.md" in caught.value.mend
+    assert "see docs/engines.md" in caught.value.hint
 
 
 def test_a_size_that_does_not_fit_into_memory(rtx: Flavour, graph: Graph) -> None:

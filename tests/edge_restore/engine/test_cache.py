@@ -243,13 +243,13 @@ def holder(tmp_path: Path):
 
 def test_another_process_is_named(holder: tuple[subprocess.Popen[str], Path]) -> None:
     process, path = holder
-    begun = time.monotonic()
+    started = time.monotonic()
     with (
         pytest.raises(BackendError, match=rf"another process \(pid {process.pid}\) is building"),
         locked(path, wait_seconds=0.3),
     ):
         pass
-    assert 0.25 < time.monotonic() - begun < 5
+    assert 0.25 < time.monotonic() - started < 5
 
 
 def test_a_killed_process_holds_nothing(holder: tuple[subprocess.Popen[str], Path]) -> None:

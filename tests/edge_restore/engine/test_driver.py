@@ -93,7 +93,7 @@ def test_a_call_that_fails_says_what_and_why(
     said = run(stand_in, tmp_path / "log", fail=function)
     assert f"the CUDA driver cannot {doing}" in said
     assert "a PTX JIT compilation failed (error 218)" in said
-    assert "to mend:" in said
+    assert "hint:" in said
 
 
 @cache
@@ -106,4 +106,4 @@ def test_no_driver() -> None:
         pytest.skip("this machine has a driver")
     with pytest.raises(BackendError, match=r"there is no CUDA driver: libcuda\.so\.1") as caught:
         driver.load(b"", "nothing")
-    assert "--backend onnxruntime" in caught.value.mend
+    assert "--backend onnxruntime" in caught.value.hint

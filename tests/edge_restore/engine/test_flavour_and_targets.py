@@ -70,7 +70,7 @@ def test_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "rtx", "auto"):
         with pytest.raises(DependencyError) as caught:
             flavour.load(name)
-        assert "\n" not in caught.value.mend
+        assert "\n" not in caught.value.hint
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())  # a folder of that name
     with pytest.raises(MissingLibrary, match="has no Builder"):
         flavour.load("tensorrt")
@@ -120,7 +120,7 @@ def test_the_standard_library_builds_for_the_gpu_that_is_here(standard: Flavour)
         targets.resolve(standard, ["sm_86"], HOPPER)
     with pytest.raises(BackendError, match="there is none here") as caught:
         targets.resolve(standard, [], None)
-    assert "--flavour rtx" in caught.value.mend
+    assert "--flavour rtx" in caught.value.hint
 
 
 def test_the_gpu_of_this_machine() -> None:

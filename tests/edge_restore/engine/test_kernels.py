@@ -76,7 +76,7 @@ def test_the_kernel_for_a_gpu(capability, precision, arch):
 def test_a_gpu_before_ampere_is_told_what_to_do():
     with pytest.raises(BackendError, match="sm_75, too old") as refusal:
         choose((7, 5), "fp16")
-    assert "--deformable GridSample" in refusal.value.mend
+    assert "--deformable GridSample" in refusal.value.hint
 
 
 def test_a_precision_without_a_kernel():

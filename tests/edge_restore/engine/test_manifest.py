@@ -262,7 +262,7 @@ def test_refused_with_its_own_message(name: str, tmp_path: Path) -> None:
         load_checked(engine, expected)
     assert isinstance(caught.value, BackendError)
     assert re.search(message, str(caught.value)), str(caught.value)
-    assert caught.value.expected and caught.value.mend
+    assert caught.value.expected and caught.value.hint
 
 
 def test_every_kind_of_problem_has_a_message_of_its_own(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_the_library_s_own_plugin_is_refused_in_fp16() -> None:
         network._refuse_rounded_coordinates(TRT, layers, planned("fp16"))
     assert "'neck.deform1/DeformConv' (DeformConv) is typed FP16" in caught.value.found
     assert "rounds sampling coordinates" in caught.value.found
-    assert "python -m export svdn" in caught.value.mend
-    assert "--deformable plugin" in caught.value.mend
+    assert "python -m export svdn" in caught.value.hint
+    assert "--deformable plugin" in caught.value.hint
 
 
 @pytest.mark.parametrize(

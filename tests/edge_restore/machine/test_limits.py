@@ -227,7 +227,7 @@ def test_threads_fit_what_the_process_may_use(
 
 def tile_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(limits.available_bytes, "__defaults__", (root,))
-    return len(tiles.plan(1080, 1920, memory.greatest_area(None), 8))
+    return len(tiles.plan(1080, 1920, memory.max_area(None), 8))
 
 
 def test_frames_that_do_not_fit_a_container_are_restored_in_tiles(
@@ -242,7 +242,7 @@ def test_frames_that_do_not_fit_a_container_are_restored_in_tiles(
     limit = {"a/memory.max": str(100 * MIB), "a/memory.current": str(99 * MIB)}
     with pytest.raises(OptionError, match="smallest tile") as caught:
         tile_count(tree(tmp_path / "none", v2("/a", **limit)), monkeypatch)
-    assert "container" in caught.value.mend
+    assert "container" in caught.value.hint
 
 
 @pytest.fixture(params=["memory", "cpu"])

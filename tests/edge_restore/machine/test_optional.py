@@ -49,20 +49,20 @@ def test_library_that_cannot_be_loaded_is_not_called_missing(
     )
     assert FAILURES[failure] in caught.value.found
     assert "not installed" not in str(caught.value)
-    assert caught.value.mend != "pip install unloadable"
+    assert caught.value.hint != "pip install unloadable"
 
 
 def test_package_that_is_missing() -> None:
     with pytest.raises(DependencyError, match="'not-there' is not installed") as caught:
         optional.require("not-there", needed_for="a test")
-    assert caught.value.mend == "pip install not-there"
+    assert caught.value.hint == "pip install not-there"
     error = ModuleNotFoundError("No module named 'onnxsim'", name="onnxsim")
-    assert optional.explained(error, needed_for="x").mend == "pip install 'edge-restore[export]'"
+    assert optional.explained(error, needed_for="x").hint == "pip install 'edge-restore[export]'"
 
 
 def test_opencv_without_a_desktop_names_both_ways_out() -> None:
     error = ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
-    hint = optional.explained(error, "cv2", needed_for="x").mend
+    hint = optional.explained(error, "cv2", needed_for="x").hint
     assert "apt-get install libgl1 libglib2.0-0" in hint
     assert "opencv-python-headless" in hint or "opencv-python" not in _installed()
 

@@ -71,9 +71,9 @@ def test_second_signal_ends_at_once(number: int) -> None:
     time.sleep(0.2)
     assert busy.poll() is None
     busy.send_signal(number)
-    begun = time.monotonic()
+    started = time.monotonic()
     _, error = busy.communicate(timeout=10)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started < 2
     assert busy.returncode == 128 + number
     assert error == "busy: interrupted; all is kept\n"
 
@@ -171,10 +171,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 def test_ctrl_c_at_any_moment_leaves_no_traceback(package: str, tmp_path: Path) -> None:
     """Once it is ours: a signal in the interpreter's own start is the interpreter's."""
     command = ("-m", package, *COMMANDS[package])
-    begun = time.monotonic()
+    started = time.monotonic()
     whole = child(*command, cwd=tmp_path)
     whole.communicate(timeout=120)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     start = interpreter_seconds()
     steps = 6
     for step in range(steps):
@@ -192,9 +192,9 @@ def interpreter_seconds() -> float:
     """How long Python needs until our first line, at most."""
     times = []
     for _ in range(3):
-        begun = time.monotonic()
+        started = time.monotonic()
         child("-c", "import runpy, edge_restore.machine.process").communicate()
-        times.append(time.monotonic() - begun)
+        times.append(time.monotonic() - started)
     return max(times)
 
 
@@ -317,7 +317,7 @@ def test_errors_become_codes(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(error: BaseException) -> int:
         raise error
 
-    option = OptionError("a\x1b[2Jb", expected="b", mend="c")
+    option = OptionError("a\x1b[2Jb", expected="b", hint="c")
     for error, code, message in (
         (option, 2, "error: a\\x1b[2Jb\n  expected: b"),
         (MemoryError(), 2, "not enough memory"),

@@ -177,7 +177,7 @@ def test_weights_in_another_file_are_refused(move: Callable[[Any], None], tmp_pa
     for read in (Model.read, lambda p: backends.create("onnxruntime", [p])):
         with pytest.raises(ModelError, match=r"keeps the tensor '.*' in another file") as caught:
             read(path)
-        assert caught.value.mend
+        assert caught.value.hint
 
 
 def test_a_graph_in_pieces_is_looked_at_as_a_whole(tmp_path: Path) -> None:

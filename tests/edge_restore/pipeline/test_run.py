@@ -383,7 +383,7 @@ def test_an_interruption_before_the_first_frame_leaves_no_file(tmp_path: Path) -
 
 
 def refuse() -> None:
-    raise BackendError("not finite", expected="numbers", mend="another model")
+    raise BackendError("not finite", expected="numbers", hint="another model")
 
 
 def run_out() -> None:

@@ -231,7 +231,7 @@ def test_unreadable_files_say_why(
         open_source(make(tmp_path))
     assert caught.value.exit_code == 2
     assert caught.value.expected
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_unknown_scheme() -> None:

@@ -65,7 +65,7 @@ def test_interlaced_video_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     source = make(tmp_path, *INTERLACED[kind])
     with pytest.raises(SourceError, match=r"frame 0 of .* is interlaced") as caught:
         open_source(source)
-    assert "ffmpeg -i" in caught.value.mend and "bwdif" in caught.value.mend
+    assert "ffmpeg -i" in caught.value.hint and "bwdif" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", PROGRESSIVE)
@@ -98,7 +98,7 @@ def test_the_advice_makes_a_video_that_is_taken(
     encode(tmp_path / name, "libx264", "yuv420p", {"x264-params": "tff=1"})
     with pytest.raises(SourceError) as caught:
         open_source(tmp_path / name)
-    command = caught.value.mend.partition("first: ")[2]
+    command = caught.value.hint.partition("first: ")[2]
     subprocess.run([*shlex.split(command), "-v", "error", "-nostdin"], check=True)
     with open_source(tmp_path / (Path(name).stem + ".progressive.mp4")) as source:
         assert sum(1 for _ in source) >= 8
