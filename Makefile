@@ -1,6 +1,8 @@
 # make demo    blur a photo's film, restore it, measure; results in out/demo
 # make test    all tests
 # make check   lint and types
+# make format  lay out the source
+# make help    this text
 #
 # Each sets up what it needs in .venv and uses it again the next time.
 # PYTHON chooses the interpreter of a new .venv, 3.10 to 3.13; WORKERS how many processes share the
@@ -22,7 +24,7 @@ BINDINGS_VERSIONS := cu12-bindings==10.3.0 cu12-bindings==10.9.0.34 cu13-binding
 RTX := build/tensorrt-rtx
 RTX_VERSIONS := 1.4.0.76 1.7.1.116
 
-.PHONY: demo test check clean
+.PHONY: demo test check format help clean
 .DELETE_ON_ERROR:
 
 # A .venv whose interpreter is gone (moved folder, upgraded system) is made anew.
@@ -43,6 +45,13 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+format: $(VENV)/.installed-check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+help:
+	@sed -n 's/^# \?//p; /^$$/q' Makefile
+
 clean:
 	rm -rf $(VENV) build out *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
@@ -62,7 +71,7 @@ $(RTX)/.installed: $(VENV)/.installed-test
 	done; [ $$all = no ] || touch $@
 
 EXTRAS_base :=
-EXTRAS_check := dev
+EXTRAS_check := train,export,openvino,dev
 EXTRAS_test := train,tensorboard,export,rtx,openvino,dev
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt .ci/install.py
