@@ -104,7 +104,7 @@ def _bench_report() -> dict[str, Any]:
 
 def _latency_report(folder: Path) -> Path:
     from edge_restore.report.latency_report import Quality
-    from tests.edge_restore.test_latency_report import report
+    from tests.edge_restore.report.test_latency_report import report
 
     path = folder / "report.json"
     report(Quality(24.5, 26.25, 0.75, 0.875)).write(path)
@@ -131,7 +131,7 @@ def _lpips(folder: Path) -> Path:
 
 def _core() -> dict[str, Reader]:
     return {
-        "model card": Reader(_copied(SHIPPED / "zoo/svdn-int8.card.json"), cards.read_card),
+        "model card": Reader(_copied(SHIPPED / "models/zoo/svdn-int8.card.json"), cards.read_card),
         "weights card": Reader(_copied(TRAIN / "released/svdn.card.json"), cards.read_card),
         "manifest": Reader(
             _manifest,

@@ -61,7 +61,7 @@ VARIABLES: dict[str, dict[str, Path_]] = {
     "tensorrt_session.py": {"engine": ("ICudaEngine",)},
     "gpu_peaks.py": {"loaded": ("ICudaEngine",)},
     "product.py": {"product": ("ITensor",)},
-    "plugin.py": {"module": ("plugin",)},
+    "registry.py": {"module": ("plugin",)},
 }
 """By file, what a variable, parameter or attribute of that name (or with a leading underscore)
 holds; ("-",) for something that is not TensorRT's."""
@@ -121,7 +121,7 @@ class Use:
 
 def sources() -> list[Path]:
     """The files that speak with TensorRT."""
-    patterns = ("engine/*.py", "backends/tensorrt*.py", "bench/gpu*.py")
+    patterns = ("engine/**/*.py", "backends/tensorrt*.py", "bench/gpu*.py")
     return sorted(file for pattern in patterns for file in PACKAGE.glob(pattern))
 
 

@@ -43,7 +43,7 @@ def may_be_missing(path: tuple[str, ...], first: int, tested: set[tuple[str, ...
 
 
 BEHIND_A_TEST = {("plugin",), ("IRuntimeConfig",), ("IRuntimeCache",)}
-"""A module whose import is caught (engine/plugin.py), and classes of objects that only a tested
+"""A module whose import is caught (engine/plugin/registry.py), and classes of objects that only a tested
 method gives."""
 
 
@@ -128,7 +128,7 @@ def test_what_is_behind_a_feature_test_exists_somewhere(stand_ins: Path) -> None
 def test_the_real_rtx_module_has_what_its_path_uses() -> None:
     if importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip("TensorRT-RTX is not installed")
-    plugins = {"plugin.py", "plugin_v3.py", "quick_plugin.py", "timing_cache.py"}
+    plugins = {"registry.py", "plugin_v3.py", "quick_plugin.py", "timing_cache.py"}
     uses = [u for u in all_uses() if u.where.partition(":")[0] not in plugins]
     environment = {**os.environ, "TENSORRT_MODULE": "tensorrt_rtx"}
     table = bindings.run_child(CHILD, sorted({use.path for use in uses}), environment)

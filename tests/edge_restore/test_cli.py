@@ -32,7 +32,8 @@ def test_help_of_a_command_says_what_it_does(capsys: pytest.CaptureFixture[str])
 
 def test_our_own_bugs_keep_their_traceback() -> None:
     code = (
-        "from edge_restore import cli, zoo\n"
+        "from edge_restore import cli\n"
+        "from edge_restore.models import zoo\n"
         "from edge_restore.errors import InternalError\n"
         "def names(): raise InternalError('bug')\n"
         "zoo.names = names\n"

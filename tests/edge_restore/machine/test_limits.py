@@ -282,7 +282,7 @@ def test_a_real_group_limits(real_group: tuple[str, Path]) -> None:
     controller, folder = real_group
     code = (
         f"import os; open({str(folder / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
-        "from edge_restore import limits\n"
+        "from edge_restore.machine import limits\n"
         "print(limits.available_bytes() >> 20, limits.cpu_quota(), limits.usable_cores())"
     )
     result = subprocess.run(

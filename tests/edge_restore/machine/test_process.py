@@ -247,7 +247,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     code = (
-        "from edge_restore import process\n"
+        "from edge_restore.machine import process\n"
         "process.guard()\n"
         "process.finish(lambda: print('x' * 300_000))"
     )

@@ -242,7 +242,7 @@ def test_leftovers_are_removed_by_the_next_writer(
 
 def test_temporary_files_of_many_writers_survive_each_other(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from edge_restore import files\n"
+        "import sys; from pathlib import Path; from edge_restore.storage import files\n"
         "for i in range(200):\n"
         "    files.remove_leftovers(Path(sys.argv[1]), always=True)\n"
         "    files.write_text(Path(sys.argv[1]) / f'{sys.argv[2]}-{i % 7}', str(i))\n"
