@@ -43,8 +43,8 @@ def may_be_missing(path: tuple[str, ...], first: int, tested: set[tuple[str, ...
 
 
 BEHIND_A_TEST = {("plugin",), ("IRuntimeConfig",), ("IRuntimeCache",)}
-"""A module whose import is caught (engine/plugin/registry.py), and classes of objects that only a tested
-method gives."""
+"""A module whose import is caught (engine/plugin/registry.py), and classes of objects that only a
+tested method gives."""
 
 
 @cache
