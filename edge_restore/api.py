@@ -8,7 +8,7 @@ was expected.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -326,9 +326,10 @@ def build_engine(
     size: tuple[int, int],
     precision: str = "fp16",
     variant: str = "auto",
+    targets: Sequence[str] = (),
     force: bool = False,
 ) -> Path:
-    """Build a TensorRT engine for this machine's GPU, or take the one that was built before.
+    """Build a TensorRT engine, or take the one that was built before.
 
     >>> engine = edge_restore.build_engine("svdn", size=(720, 1280), precision="fp16")
     >>> print(engine)
@@ -338,6 +339,8 @@ def build_engine(
         size: (height, width) of the frames in pixels.
         precision: "fp32", "fp16" or "int8".
         variant: of the library: "tensorrt", "rtx", or "auto" for the one that is installed.
+        targets: GPUs to build for, e.g. ["sm_86"]; none for the one that is here. TensorRT-RTX
+            builds without a GPU.
         force: build it though it is there.
 
     Returns:
@@ -353,7 +356,12 @@ def build_engine(
     from edge_restore.engine.plan import make_plan
 
     plan = make_plan(
-        model, flavour.load(variant), precision=precision, size=size, gpu=gpu.this_gpu()
+        model,
+        flavour.load(variant),
+        precision=precision,
+        size=size,
+        gpu=gpu.this_gpu(),
+        wanted_targets=targets,
     )
     command = f"edge_restore.build_engine({str(model)!r}, size={size}, precision={precision!r})"
     engine, _ = builder.obtain(plan, EngineCache(), command=command, force=force)

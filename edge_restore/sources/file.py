@@ -160,7 +160,9 @@ class FileSource:
         self._damaged_frames = self._packets = self._coded = 0
         self._track = stream.id
         self._damaged_packets.clear()
-        checksums = SliceChecksums() if stream.codec_context.name == "ffv1" else None
+        codec = stream.codec_context.name
+        checksums = SliceChecksums() if codec == "ffv1" else None
+        gives_one_each = codec in _ONE_PICTURE_A_PACKET
         # The sound's packets are not decoded; the timeline is the same with them for all readers.
         packets = container.demux([stream, *container.streams.audio])
         while True:
@@ -179,7 +181,7 @@ class FileSource:
             if packet.stream is not stream:
                 continue
             self._packets += bool(packet.size)
-            if stream.codec_context.name in _ONE_PICTURE_A_PACKET:
+            if gives_one_each:
                 self._coded += packet.size > _PLACEHOLDER and not packet.is_discard
             if checksums is not None and packet.size:
                 self._damaged_frames += checksums.damaged(bytes(packet))

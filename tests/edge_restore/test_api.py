@@ -169,6 +169,18 @@ def test_build_engine_says_what_is_missing() -> None:
         er.build_engine("lmfn", size=(64, 64), variant="tensorrt")
 
 
+def test_build_engine_builds_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = {"size": (64, 64), "variant": "rtx", "targets": ["sm_86"]}
+    engine = er.build_engine("lmfn", **options)  # type: ignore[arg-type]
+    assert engine.is_relative_to(tmp_path)
+    assert engine.with_suffix(".manifest.json").is_file()
+    content = engine.read_bytes()
+    assert er.build_engine("lmfn", **options) == engine  # type: ignore[arg-type]
+    assert engine.read_bytes() == content
+
+
 def test_the_page_is_that_of_the_docstrings() -> None:
     if not GENERATOR.is_file():
         pytest.skip("the wheel's tests run without docs/")
